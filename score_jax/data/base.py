@@ -1,0 +1,64 @@
+"""A data set in memory: decoded once, read in any order.
+
+    data = digits()
+    data.examples          # [N, H, W, C] uint8 images, or [N, D] float32 points
+    data.labels            # [N] int32, or None
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from score_jax.errors import UserError
+
+
+class Dataset(NamedTuple):
+    """Examples of one split.
+
+    name: what the user would call it, for messages and reports.
+    examples: [N, H, W, C] uint8 images with C = 1 or 3, or [N, D] float32 points.
+    labels: [N] int32 class labels, or None where the source has none.
+    """
+
+    name: str
+    examples: np.ndarray
+    labels: np.ndarray | None = None
+
+    @property
+    def is_images(self) -> bool:
+        return self.examples.ndim == 4
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return self.examples.shape[1:]
+
+
+def checked(data: Dataset) -> Dataset:
+    """Returns data if it can be trained on; raises UserError that says what is wrong if not."""
+    x = data.examples
+    if x.ndim == 4:
+        if x.dtype != np.uint8:
+            raise UserError(f"{data.name}: images must be uint8, got {x.dtype}")
+        if x.shape[-1] not in (1, 3):
+            raise UserError(
+                f"{data.name}: images must be [N, H, W, C] with C = 1 or 3, got {x.shape}"
+            )
+    elif x.ndim == 2:
+        if x.dtype != np.float32:
+            raise UserError(f"{data.name}: points must be float32, got {x.dtype}")
+        bad = int((~np.isfinite(x)).any(axis=1).sum())
+        if bad:
+            raise UserError(f"{data.name}: {bad} of {len(x)} examples hold NaN or infinity")
+    else:
+        raise UserError(
+            f"{data.name}: expected images [N, H, W, C] or points [N, D], "
+            f"got an array of shape {x.shape}"
+        )
+    if len(x) == 0:
+        raise UserError(f"{data.name}: no examples")
+    if data.labels is not None and data.labels.shape != (len(x),):
+        raise UserError(
+            f"{data.name}: {len(x)} examples but labels of shape {data.labels.shape}"
+        )
+    return data

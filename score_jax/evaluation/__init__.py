@@ -1,0 +1,1 @@
+"""Judging samples: metrics of features, the features, and the command that reports them."""

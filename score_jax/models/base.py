@@ -1,0 +1,47 @@
+"""The seam between networks, which are batched, and everything else, which is not."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.models.initializers import initialize
+from score_jax.predictions import Net
+from score_jax.types import Array, Key
+
+Params = Any
+
+
+def as_net(
+    module: nn.Module,
+    params: Params,
+    *,
+    label: Array | None = None,
+    dropout_key: Key | None = None,
+) -> Net:
+    """(x, c) -> y for one example x. With a dropout_key the network is in training mode."""
+
+    def net(x, c):
+        y = module.apply(
+            {"params": params},
+            x[None],
+            jnp.asarray(c)[None],
+            None if label is None else jnp.asarray(label)[None],
+            train=dropout_key is not None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+        return y[0]
+
+    return net
+
+
+def init_params(module: nn.Module, key: Key, shape: tuple[int, ...]) -> Params:
+    """Initial parameters for examples of this shape, as NumPy arrays."""
+    return initialize(module, key, jnp.zeros((1, *shape)), jnp.zeros((1,)))
+
+
+def count(params: Params) -> int:
+    """The number of parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
