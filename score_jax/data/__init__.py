@@ -1,0 +1,14 @@
+"""Data sets: DATASETS maps a name to a loader (**options) -> Dataset."""
+
+from score_jax.data.arrays import array, digits, mnist5k, toy
+from score_jax.data.folder import folder
+from score_jax.data.tfds import tfds_images
+
+DATASETS = {
+    "array": array,
+    "digits": digits,
+    "folder": folder,
+    "mnist5k": mnist5k,
+    "tfds": tfds_images,
+    "toy": toy,
+}

@@ -29,11 +29,11 @@ class Classifier(nn.Module):
             x = nn.relu(nn.Conv(features, (3, 3), (stride, stride), **init)(x))
         x = x.reshape(x.shape[0], -1) if x.shape[1] * x.shape[2] <= 64 else x.mean((1, 2))
         h = nn.relu(nn.Dense(FEATURES, **init)(x))
-        return nn.Dense(self.classes, **init)(h), h
+        return nn.Dense(self.classes, name="logits", **init)(h), h
 
 
 def train_classifier(images: np.ndarray, labels: np.ndarray, *, seed: int = 0, steps: int = 1500):
-    """(module, params) of a Classifier of uint8 images [N, H, W, C], by Adam on batches of 128."""
+    """The parameters of a Classifier of uint8 images [N, H, W, C], by Adam on batches of 128."""
     module = Classifier(int(labels.max()) + 1)
     params = init_params(module, jax.random.key(seed), images.shape[1:])
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
@@ -52,11 +52,12 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, *, seed: int = 0, s
     for _ in range(steps):
         batch = rng.integers(len(images), size=128)
         params, opt_state = update(params, opt_state, images[batch], labels[batch])
-    return module, params
+    return jax.device_get(params)
 
 
-def classifier_features(module, params, images: np.ndarray, batch: int = 500) -> np.ndarray:
+def classifier_features(params, images: np.ndarray, batch: int = 500) -> np.ndarray:
     """Features [N, 64] of uint8 images [N, H, W, C]."""
+    module = Classifier(params["logits"]["bias"].size)
     apply = jax.jit(lambda x: module.apply({"params": params}, _scaled(x))[1])
     return np.concatenate([apply(images[i : i + batch]) for i in range(0, len(images), batch)])
 

@@ -42,6 +42,8 @@ def init_params(module: nn.Module, key: Key, shape: tuple[int, ...]) -> Params:
     return initialize(module, key, jnp.zeros((1, *shape)), jnp.zeros((1,)))
 
 
-def count(params: Params) -> int:
-    """The number of parameters."""
+def count(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """The number of the module's parameters for examples of this shape; computes nothing."""
+    inputs = jnp.zeros((1, *shape)), jnp.zeros((1,))
+    params = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))["params"]
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

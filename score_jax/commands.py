@@ -1,0 +1,97 @@
+"""train, sample, evaluate: each a function of an experiment and its workdir."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from score_jax import plotting
+from score_jax.build import Experiment
+from score_jax.errors import UserError
+from score_jax.evaluation import evaluate as evaluation
+from score_jax.models.base import count
+from score_jax.sampling import make_draw
+from score_jax.training import loop
+from score_jax.training.checkpoints import Checkpoints
+from score_jax.training.state import create
+from score_jax.workdir import read_json, whole, write_json
+
+
+def describe(experiment: Experiment, workdir: Path) -> str:
+    """What is about to run, in two lines."""
+    devices = jax.local_devices()
+    parameters = count(experiment.module, experiment.data.shape)
+    shape = "x".join(map(str, experiment.data.shape))
+    return (
+        f"{workdir}: {experiment.config['model']['name']} of {parameters:,} parameters, "
+        f"{len(experiment.data.examples):,} examples {shape} of {experiment.data.name}, "
+        f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+    )
+
+
+def train(experiment: Experiment, workdir: Path) -> None:
+    """Trains to the last step, then samples."""
+    loop.train(experiment, workdir)
+    sample(experiment, workdir)
+
+
+def sample(experiment: Experiment, workdir: Path) -> None:
+    """Draws evaluation.samples from the newest checkpoint: samples.npz and a grid."""
+    samples, _ = _draw(experiment, workdir)
+    picture = plotting.picture(samples[: loop.GRID], experiment.data.examples)
+    if samples.ndim == 2:
+        picture = plotting.picture(samples, experiment.data.examples)
+    path = workdir / "samples" / "final.png"
+    path.parent.mkdir(exist_ok=True)
+    plotting.save(picture, path)
+    print(f"{len(samples):,} samples: {workdir / 'samples.npz'}\na picture: {path}", flush=True)
+
+
+def evaluate(experiment: Experiment, workdir: Path) -> None:
+    """Measures samples of the newest checkpoint, drawn now unless they are there already."""
+    samples, made = _draw(experiment, workdir)
+    result = evaluation.evaluate(experiment, samples, made, workdir)
+    print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)
+
+
+def _draw(experiment, workdir):
+    """(samples, how they were made): from samples.npz where it was made so, else drawn and kept."""
+    options = experiment.evaluation
+    with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
+        if checkpoints.newest() is None:
+            raise UserError(
+                f"no checkpoint in {workdir / 'checkpoints'}: train first (--mode=train), "
+                "or give the --workdir of a run that was"
+            )
+        state, _ = checkpoints.restore(like=create(experiment))
+    made = {
+        "step": int(state.step),
+        "parameters": "ema",
+        "sampler": experiment.config["sampler"],
+        "samples": options.samples,
+        "seed": options.seed,
+    }
+    if (workdir / "samples.npz").is_file() and read_json(workdir / "samples.json") == made:
+        with np.load(workdir / "samples.npz", allow_pickle=False) as file:
+            return file["arr_0"], made
+
+    draw = make_draw(experiment, min(options.batch_size, options.samples))
+    with tqdm(
+        desc="sampling",
+        total=options.samples,
+        unit=" samples",
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    ) as bar:
+        samples = draw(
+            state.ema,
+            range(options.samples),
+            lambda fraction: bar.update(int(fraction * options.samples) - bar.n),
+        )
+    (workdir / "samples.json").unlink(missing_ok=True)  # never beside another's samples
+    with whole(workdir / "samples.npz") as partial:
+        np.savez(partial, arr_0=samples)
+    write_json(workdir / "samples.json", made)
+    return samples, made

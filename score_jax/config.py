@@ -1,0 +1,80 @@
+"""Configs: files with a get_config(), and options given on the command line.
+
+    config = load("configs/ncsn_digits.py")
+    override(config, "training.steps", "200")
+
+Names and types are checked by `build`, which knows them; here only the file and the form.
+"""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from score_jax.errors import UserError, unknown
+
+
+def load(path: str) -> ConfigDict:
+    """The config that the Python file's get_config() returns.
+
+    Runs the file. Raises UserError if it is missing, fails, or returns no ConfigDict.
+    """
+    file = Path(path)
+    if not file.is_file():
+        known = {str(near) for near in file.parent.glob("*.py") if near.stem != "__init__"}
+        raise unknown("config file", path, known)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None:
+        raise UserError(f"--config={path}: a config is a Python file, <name>.py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:
+        where = _line_of(error, file)
+        raise UserError(f"--config={path}{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"--config={path}: get_config() must return an ml_collections.ConfigDict, "
+            f"got {type(config).__name__}"
+        )
+    for name, section in config.items():
+        if not isinstance(section, ConfigDict):
+            raise UserError(
+                f"--config={path}: config.{name} must be a section (a ConfigDict), got {section!r}"
+            )
+    return config
+
+
+def override(config: ConfigDict, name: str, text: str) -> None:
+    """Sets config.<section>.<option> to the Python literal `text`, or to it as a string.
+
+    Raises UserError for a name of another form or an unknown section.
+    """
+    section, dot, option = name.partition(".")
+    if not dot or not option.isidentifier():
+        raise UserError(
+            f"--config.{name}={text}: expected --config.<section>.<option>=<value>, "
+            "for example --config.training.steps=200"
+        )
+    if section not in config:
+        raise unknown("config section", section, config.keys())
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    with config[section].ignore_type():
+        config[section][option] = value
+
+
+def _line_of(error: Exception, file: Path) -> str:
+    """Where in the config the error came from, as ':<line>'."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f":{line}" if line else ""

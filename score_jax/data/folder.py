@@ -1,0 +1,71 @@
+"""Your own images: a folder of PNG and JPEG files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from score_jax.data.base import Dataset, checked
+from score_jax.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_PIXELS = 100_000_000  # a larger image is refused: a few bytes can claim gigabytes
+
+
+def folder(*, path: str, size: int, channels: int = 3, by_class: bool = False) -> Dataset:
+    """Every PNG and JPEG below `path`, center-cropped to a square and resized to `size`.
+
+    Resizing is Pillow's antialiased bicubic. Files are taken in the order of their paths,
+    hidden ones and links left out. channels: 3 for RGB, 1 for gray. by_class: the first
+    folder below `path` names the class (labels in alphabetical order).
+    Raises UserError for a missing or empty folder and for a file that is no whole image.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"data.path: no folder {root} (looked in {Path.cwd()})")
+    if size < 1 or channels not in (1, 3):
+        raise UserError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
+    files = sorted(_image_files(root))
+    if not files:
+        raise UserError(f"{root}: no {', '.join(SUFFIXES)} file in this folder or below it")
+    images = np.stack([_read(file, size, channels) for file in files])
+    labels = _class_labels(root, files) if by_class else None
+    return checked(Dataset(root.name, images, labels))
+
+
+def _image_files(root: Path):
+    for here, folders, names in os.walk(root, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            file = Path(here, name)
+            if name.lower().endswith(SUFFIXES) and name[0] != "." and not file.is_symlink():
+                yield file
+
+
+def _read(file: Path, size: int, channels: int) -> np.ndarray:
+    try:
+        with Image.open(file, formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UserError(f"{file}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
+            image = image.convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{file}: not a whole PNG or JPEG image ({error})") from error
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    image = image.resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return np.asarray(image, np.uint8).reshape(size, size, channels)
+
+
+def _class_labels(root: Path, files: list[Path]) -> np.ndarray:
+    parts = [file.relative_to(root).parts for file in files]
+    loose = [file for file, part in zip(files, parts) if len(part) < 2]
+    if loose:
+        raise UserError(f"data.by_class: {loose[0]} lies in no class folder below {root}")
+    names = sorted({part[0] for part in parts})
+    return np.array([names.index(part[0]) for part in parts], np.int32)

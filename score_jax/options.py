@@ -1,0 +1,94 @@
+"""A config section and the function it is for: names, options and types checked by signature.
+
+The signature of a factory is the one place that lists its options and their types, so a
+section that would not fit is refused before anything runs, with the nearest known name.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from score_jax.errors import UserError, unknown
+
+_MODULE_FIELDS = {"parent", "name"}  # Flax's own
+
+
+def choose(
+    family: str, table: Mapping[str, Callable], section: Mapping[str, Any], also: Iterable[str] = ()
+):
+    """(factory, options) of a section {name: ..., option: ...}, checked.
+
+    also: options of the section that somebody else takes; named in messages only.
+
+    Raises UserError for a missing or unknown name and for what `check_options` refuses.
+    """
+    options = dict(section)
+    name = options.pop("name", None)
+    if name is None:
+        raise UserError(f"config.{family} needs a name; known: {', '.join(sorted(table))}")
+    if name not in table:
+        raise unknown(f"config.{family}.name", name, table)
+    return table[name], check_options(f"config.{family}", table[name], options, also)
+
+
+def check_options(
+    what: str, factory: Callable, options: Mapping[str, Any], also: Iterable[str] = ()
+) -> dict[str, Any]:
+    """All options of `factory`, the given ones cast where nothing is lost (int to float,
+    list to tuple), the others at their defaults.
+
+    Raises UserError for an option that `factory` does not have, a value of another type
+    than its annotation, and a required option left out.
+    """
+    known = {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and name not in _MODULE_FIELDS
+        and (parameter.annotation in _PLAIN or _is_compound(parameter.annotation))
+    }
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {what}", name, [*known, *also])
+    missing = [
+        name
+        for name, parameter in known.items()
+        if parameter.default is parameter.empty and name not in options
+    ]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}; its options: {', '.join(known)}")
+    given = {
+        name: _cast(f"{what}.{name}", value, known[name].annotation)
+        for name, value in options.items()
+    }
+    return {name: parameter.default for name, parameter in known.items()} | given
+
+
+_PLAIN = (int, float, str, bool)
+
+
+def _is_compound(annotation) -> bool:
+    """tuple[...] of plain types, or a union of plain types and None."""
+    return get_origin(annotation) is tuple or (
+        isinstance(annotation, types.UnionType)
+        and all(a in _PLAIN or a is type(None) for a in get_args(annotation))
+    )
+
+
+def _cast(what: str, value: Any, annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType):
+        if value is None:
+            return None
+        annotation = next(a for a in get_args(annotation) if a is not type(None))
+    if get_origin(annotation) is tuple:
+        if isinstance(value, (tuple, list)):
+            (inner, _) = get_args(annotation)
+            return tuple(_cast(f"{what}[{i}]", item, inner) for i, item in enumerate(value))
+    elif annotation is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif isinstance(value, annotation) and isinstance(value, bool) == (annotation is bool):
+        return value
+    expected = getattr(annotation, "__name__", str(annotation))
+    raise UserError(f"{what} must be {expected}, got {value!r} ({type(value).__name__})")

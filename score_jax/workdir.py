@@ -1,0 +1,120 @@
+"""A run's folder: which config made it, who started it when, and files written whole.
+
+    config.json     the config as resolved
+    starts.jsonl    one line a start: time, mode, versions, devices, what changed in the config
+    metrics.jsonl   one line every training.log_every steps
+    tensorboard/    the same, and the sample grids, for TensorBoard
+    checkpoints/    see training/checkpoints.py
+    samples/        grids drawn during and after training
+    samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0, and samples.json: how made
+    evaluation.json what --mode=evaluate measured
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from score_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
+
+# What may change when a run goes on: how long, how fast, how often, and how it is sampled.
+# All else decides what the parameters are and what they have seen.
+FREE = ("sampler", "evaluation", "training")
+FIXED_TRAINING = ("seed", "batch_size", "steps_per_call")
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well, and nothing otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """What the file holds, or None where there is none; raises UserError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes value whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
+    """Makes the folder this run's, or finds that it is; notes the start.
+
+    Raises UserError, with nothing written, if the folder was made by another config, is not
+    a folder of ours, or (in another mode than train) holds no run.
+    """
+    config = json.loads(json.dumps(config))  # tuples become lists, as in a file
+    changed = {}
+    if (workdir / "config.json").is_file():
+        changed = _differences(read_json(workdir / "config.json"), config)
+        fixed = {name: pair for name, pair in changed.items() if not _is_free(name)}
+        if fixed:
+            raise UserError(
+                f"{workdir} holds a run of another config:\n{_table(fixed)}\n"
+                "Give another --workdir, or the values it was made with."
+            )
+    elif mode != "train":
+        raise UserError(f"no run in {workdir}: train it first (--mode=train), or give its --workdir")
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} exists and is not a run of ours; give another --workdir")
+
+    if changed:
+        print(f"going on with other options than before:\n{_table(changed)}", flush=True)
+    write_json(workdir / "config.json", config)
+    with open(workdir / "starts.jsonl", "a") as file:
+        file.write(json.dumps(_start(mode, changed)) + "\n")
+
+
+def _start(mode, changed):
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "mode": mode,
+        "argv": sys.argv[1:],
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "changed": {name: list(pair) for name, pair in changed.items()},
+    }
+
+
+def _differences(old, new) -> dict[str, tuple[Any, Any]]:
+    """{"section.option": (old, new)} where two configs differ."""
+    names = {(s, o) for config in (old, new) for s, options in config.items() for o in options}
+    pairs = {
+        f"{s}.{o}": (old.get(s, {}).get(o), new.get(s, {}).get(o)) for s, o in sorted(names)
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _is_free(name: str) -> bool:
+    section, option = name.split(".", 1)
+    return section in FREE and not (section == "training" and option in FIXED_TRAINING)
+
+
+def _table(changed) -> str:
+    return "\n".join(f"  {name}: {old!r} there, {new!r} here" for name, (old, new) in changed.items())
