@@ -1,0 +1,36 @@
+# make demo    installs, trains NCSN on digits, samples, and says where the pictures are
+# make test    installs and runs the tests
+# make lint    ruff
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+WORKDIR ?= runs/ncsn_digits
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(RUN) launch.py --config=configs/ncsn_digits.py --workdir=$(WORKDIR)
+
+test: $(VENV)/installed-test
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "score_jax needs Python 3.11 or newer; found $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-test: setup.py | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/installed

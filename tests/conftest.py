@@ -1,0 +1,66 @@
+"""What every test shares: a compilation cache, float64 on request, exact densities."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_jax.densities import GaussianMixture
+from score_jax.processes import PROCESSES
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    folder = os.environ.get("SCORE_JAX_TEST_CACHE") or tmp_path_factory.mktemp("xla")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@pytest.fixture
+def x64():
+    """The mathematics is tested in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+# One example of every process: a new entry without one fails test_every_process_has_an_example.
+PROCESS_EXAMPLES = {
+    "ve": dict(sigma_min=0.05, sigma_max=20.0),
+    "vp": dict(beta_min=0.1, beta_max=20.0),
+    "ncsn": dict(sigma_min=0.05, sigma_max=20.0, levels=25),
+    "ddpm": dict(beta_min=1e-4, beta_max=0.02, levels=1000),
+}
+
+
+def make_process(name):
+    return PROCESSES[name](**PROCESS_EXAMPLES[name])
+
+
+@pytest.fixture(params=sorted(PROCESSES))
+def process(request):
+    return make_process(request.param)
+
+
+def mixture():
+    """Off-center, unequal, anisotropic: on N(0, I) wrong code passes."""
+    return GaussianMixture(
+        np.array([0.55, 0.3, 0.15]),
+        np.array([[-1.0, 0.5], [1.2, 1.0], [0.4, -1.5]]),
+        np.array([[0.25, 0.5], [0.4, 0.2], [0.15, 0.3]]),
+    )
+
+
+def exact_score(process, density):
+    """The score of the noised density, known exactly."""
+    return lambda x, t: density.noised(process.alpha(t), process.sigma(t)).score(x)
+
+
+def draws(sample_one, n, seed=0):
+    return jax.jit(jax.vmap(sample_one))(jax.random.split(jax.random.key(seed), n))
+
+
+def times(n=7, low=0.05, high=0.95):
+    return jnp.linspace(low, high, n)
