@@ -62,9 +62,9 @@ def override(config: ConfigDict, name: str, text: str) -> None:
         raise unknown("config section", section, config.keys())
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # TypeError: {[1]: 2}
         value = text
-    with config[section].ignore_type():
+    with config[section].ignore_type(), config[section].unlocked():
         config[section][option] = value
 
 

@@ -38,6 +38,8 @@ def parse(argv: list[str]):
     overrides, rest = [], []
     for word in argv[1:]:
         if word.startswith("--config."):
+            if "=" not in word:
+                raise UserError(f"{word} needs a value: {word}=<value>")
             overrides.append(word.removeprefix("--config."))
         else:
             rest.append(word)
@@ -63,9 +65,7 @@ def parse(argv: list[str]):
 
     config = configs.load(values.config)
     for word in overrides:
-        name, equals, text = word.partition("=")
-        if not equals:
-            raise UserError(f"--config.{word} needs a value: --config.{word}=<value>")
+        name, _, text = word.partition("=")
         configs.override(config, name, text)
     workdir = values.workdir or Path("runs", Path(values.config).stem)
     return config, Path(workdir), values.mode
@@ -92,11 +92,14 @@ def run(config, workdir: Path, mode: str = "train") -> None:
 
     from score_jax import commands
     from score_jax.build import build
+    from score_jax.parallel import check_divides
     from score_jax.workdir import open_workdir
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "score_jax", "xla")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     experiment = build(config)
+    if mode == "train":
+        check_divides(experiment.training.batch_size)
     open_workdir(workdir, experiment.config, mode)
     print(commands.describe(experiment, workdir), flush=True)
     command = {"train": commands.train, "sample": commands.sample, "evaluate": commands.evaluate}

@@ -5,6 +5,7 @@ section that would not fit is refused before anything runs, with the nearest kno
 """
 
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args, get_origin
@@ -27,7 +28,7 @@ def choose(
     name = options.pop("name", None)
     if name is None:
         raise UserError(f"config.{family} needs a name; known: {', '.join(sorted(table))}")
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise unknown(f"config.{family}.name", name, table)
     return table[name], check_options(f"config.{family}", table[name], options, also)
 
@@ -77,18 +78,21 @@ def _is_compound(annotation) -> bool:
 
 
 def _cast(what: str, value: Any, annotation: Any) -> Any:
+    kind = annotation
     if isinstance(annotation, types.UnionType):
         if value is None:
             return None
-        annotation = next(a for a in get_args(annotation) if a is not type(None))
-    if get_origin(annotation) is tuple:
+        kind = next(a for a in get_args(annotation) if a is not type(None))
+    if get_origin(kind) is tuple:
         if isinstance(value, (tuple, list)):
-            (inner, _) = get_args(annotation)
+            (inner, _) = get_args(kind)
             return tuple(_cast(f"{what}[{i}]", item, inner) for i, item in enumerate(value))
-    elif annotation is float:
+    elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not abs(value) <= sys.float_info.max:
+                raise UserError(f"{what} must be finite, got {value}")
             return float(value)
-    elif isinstance(value, annotation) and isinstance(value, bool) == (annotation is bool):
+    elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
-    expected = getattr(annotation, "__name__", str(annotation))
+    expected = annotation.__name__ if annotation in _PLAIN else annotation
     raise UserError(f"{what} must be {expected}, got {value!r} ({type(value).__name__})")

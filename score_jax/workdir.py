@@ -69,8 +69,10 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
     changed = {}
-    if (workdir / "config.json").is_file():
-        changed = _differences(read_json(workdir / "config.json"), config)
+    path = workdir / "config.json"
+    old = read_json(path) if path.is_file() else None
+    if _is_config(old):
+        changed = _differences(old, config)
         fixed = {name: pair for name, pair in changed.items() if not _is_free(name)}
         if fixed:
             raise UserError(
@@ -84,9 +86,16 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
 
     if changed:
         print(f"going on with other options than before:\n{_table(changed)}", flush=True)
-    write_json(workdir / "config.json", config)
-    with open(workdir / "starts.jsonl", "a") as file:
-        file.write(json.dumps(_start(mode, changed)) + "\n")
+    try:
+        write_json(workdir / "config.json", config)
+        with open(workdir / "starts.jsonl", "a") as file:
+            file.write(json.dumps(_start(mode, changed)) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir} ({error}); give another --workdir") from error
+
+
+def _is_config(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
 
 
 def _start(mode, changed):

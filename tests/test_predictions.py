@@ -22,7 +22,7 @@ from score_jax.predictions import (
 from score_jax.processes import PROCESSES, add_noise
 
 close = np.testing.assert_allclose
-X_0, EPS = jnp.array([0.3, -1.2, 0.8]), jnp.array([-0.5, 0.1, 1.4])
+X_0, EPS = np.array([0.3, -1.2, 0.8]), np.array([-0.5, 0.1, 1.4])
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -34,7 +34,7 @@ def test_reading_any_view_of_the_truth_gives_all_of_it(view, process, x64):
             close(value, getattr(truth, name), rtol=1e-7, atol=1e-7, err_msg=f"{view} to {name}")
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.permutations(VIEWS, 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(VIEWS, 2)))
 def test_views_round_trip(first, second, process, x64):
     x, y, t = jnp.array([0.4, -0.7]), jnp.array([1.1, 0.2]), 0.37
     there = getattr(read(first, y, process, x, t), second)

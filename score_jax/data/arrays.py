@@ -58,20 +58,27 @@ def array(*, path: str) -> Dataset:
             f"{path}: images must be uint8 with values 0 .. 255, got {x.dtype}; "
             "scale them and save them with astype('uint8')"
         )
-    return checked(Dataset(os.path.basename(path), x, None if y is None else y.astype(np.int32)))
+    if y is not None:
+        if not np.issubdtype(y.dtype, np.integer) or not np.all((y >= 0) & (y < 2**31)):
+            raise UserError(f"{path}: labels must be integers 0, 1, ..., got {y.dtype} {y.flat[:3]}")
+        y = y.astype(np.int32)
+    return checked(Dataset(os.path.basename(path), x, y))
 
 
 def _read(path: Path):
     if not path.is_file():
         raise UserError(f"data.path: no file {path} (looked in {Path.cwd()})")
     try:
+        with open(path, "rb") as start:
+            if start.read(2) not in (b"\x93N", b"PK"):  # NumPy would take it for a pickle
+                raise ValueError("it begins like none")
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             return file, None
         with file:
             x = _first(file, ("x", "arr_0", "images"))
             y = _first(file, ("y", "labels"))
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds
         raise UserError(
             f"{path}: not a readable .npy or .npz file of numbers ({error})"
         ) from error
@@ -90,6 +97,8 @@ def toy(*, density: str, size: int = 10_000, seed: int = 0) -> Dataset:
         raise unknown("data.density", density, DENSITIES)
     if size < 1:
         raise UserError(f"data.size must be at least 1, got {size}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"data.seed must lie in [0, 2^32), got {seed}")
     keys = jax.random.split(jax.random.key(seed), size)
     points = jax.jit(jax.vmap(DENSITIES[density]().sample))(keys)
     return checked(Dataset(density, np.asarray(points, np.float32)))

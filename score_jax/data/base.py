@@ -55,8 +55,8 @@ def checked(data: Dataset) -> Dataset:
             f"{data.name}: expected images [N, H, W, C] or points [N, D], "
             f"got an array of shape {x.shape}"
         )
-    if len(x) == 0:
-        raise UserError(f"{data.name}: no examples")
+    if x.size == 0:
+        raise UserError(f"{data.name}: no examples in an array of shape {x.shape}")
     if data.labels is not None and data.labels.shape != (len(x),):
         raise UserError(
             f"{data.name}: {len(x)} examples but labels of shape {data.labels.shape}"

@@ -31,7 +31,7 @@ def folder(*, path: str, size: int, channels: int = 3, by_class: bool = False) -
         raise UserError(f"{root}: no {', '.join(SUFFIXES)} file in this folder or below it")
     images = np.stack([_read(file, size, channels) for file in files])
     labels = _class_labels(root, files) if by_class else None
-    return checked(Dataset(root.name, images, labels))
+    return checked(Dataset(root.resolve().name, images, labels))
 
 
 def _image_files(root: Path):
@@ -49,6 +49,8 @@ def _read(file: Path, size: int, channels: int) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{file}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
+            if image.mode.startswith(("I", "F")):  # Pillow would clip them to 255
+                raise UserError(f"{file}: more than 8 bits a channel; save it with 8")
             image = image.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):

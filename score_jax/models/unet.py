@@ -20,7 +20,8 @@ def dense(features: int, init=fan_avg_uniform, name=None):
 
 
 def group_norm(channels: int, name=None):
-    groups = min(32, max(channels // 4, 1))
+    most = min(32, max(channels // 4, 1))
+    groups = max(n for n in range(1, most + 1) if channels % n == 0)
     return nn.GroupNorm(groups, epsilon=1e-6, scale_init=ones, bias_init=zeros, name=name)
 
 

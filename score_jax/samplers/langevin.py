@@ -43,9 +43,15 @@ def langevin(
 
     Biased by the step size and slow to mix between modes: that is its lesson.
     steps: network evaluations. denoise: end with x ← E[x_0 | x], one evaluation more.
+    Raises UserError where σ(end) = 0: there is no score without noise.
     """
     _require_positive(step_size)
     at = np.full(make_grid(process, "uniform", steps, end).size - 1, end)
+    if not on_host(process.sigma, at)[0] > 0:
+        raise UserError(
+            f"sampler.end = {end}: there is no noise at this time, and so no score; "
+            "use a time above 0"
+        )
 
     def step(key, predict, x, t, s):
         return langevin_step(key, predict(x, t).score, x, step_size)
@@ -68,6 +74,9 @@ def annealed_langevin(
     At level i: T = steps_per_level steps with ε_i = step_size σ_i²/σ_L², where σ_L is the
     smallest level, so that the signal-to-noise ratio ε_i |s| / (2 √ε_i) ~ const. Between
     levels x is only rescaled by α_s/α_t (1 for NCSN).
+
+    Biased for finite T: a coordinate of standard deviation s stops mixing at the level
+    where T ε_i falls below s², and keeps that level's noise in its spread.
 
     step_size: ε at σ_L, in units of x²; half of it is the step of the authors' image code.
     denoise: end with x ← E[x_0 | x] = x + σ_L² s(x, σ_L) (Jolicoeur-Martineau et al. 2020).

@@ -1,0 +1,133 @@
+"""Denoising losses: their minimum in closed form, their gradient against explicit score matching."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import draws, exact_score, make_process, mixture
+
+from score_jax.densities import GaussianMixture
+from score_jax.errors import UserError
+from score_jax.losses import LOSSES
+from score_jax.losses.denoising import denoising
+from score_jax.predictions import from_score, read
+from score_jax.times import LAWS
+
+LADDERS = ("ncsn", "ddpm")
+NCSN = dict(law="ladder", view="score", weight="sigma2", reduction="half_sum")
+DDPM = dict(law="ladder", view="eps", weight="one", reduction="mean")
+
+
+def losses(loss, predict, density, n=20_000):
+    """The loss of n examples drawn from the density."""
+
+    def one(key):
+        data_key, loss_key = jax.random.split(key)
+        return loss(loss_key, predict, density.sample(data_key))
+
+    return np.asarray(draws(one, n), np.float64)
+
+
+def test_every_loss_has_a_test_here():
+    assert set(LOSSES) == {"denoising"}
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_at_the_exact_score_the_loss_is_the_noise_nobody_can_predict(name):
+    """For x_0 ~ N(m, diag s²): E|ε - E[ε|x_t]|² = Σ_d α² s_d²/(α² s_d² + σ²), averaged over levels."""
+    process, std = make_process(name), np.array([0.3, 1.7])
+    p = GaussianMixture(np.ones(1), np.array([[2.0, -1.0]]), std[None])
+    t = np.arange(1, process.levels + 1) / process.levels
+    alpha, sigma = (np.asarray(jax.vmap(f)(t))[:, None] for f in (process.alpha, process.sigma))
+    expected = (alpha**2 * std**2 / (alpha**2 * std**2 + sigma**2)).mean()
+
+    predict = from_score(process, exact_score(process, p))
+    got = losses(denoising(process, **DDPM), predict, p)
+    assert abs(got.mean() - expected) < 4 * got.std() / np.sqrt(len(got))
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_the_exact_score_has_a_lower_loss_than_its_neighbors(name):
+    process, p = make_process(name), mixture()
+    loss, score = denoising(process, **NCSN), exact_score(process, p)
+    best = losses(loss, from_score(process, score), p)
+    for wrong in (
+        lambda x, t: 0.8 * score(x, t),
+        lambda x, t: 1.2 * score(x, t),
+        lambda x, t: score(x, t) + 0.3 / process.sigma(t),
+        lambda x, t: score(x + 0.3, t),
+    ):
+        excess = losses(loss, from_score(process, wrong), p) - best
+        assert excess.mean() > 5 * excess.std() / np.sqrt(len(excess))
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_ncsns_loss_and_ddpms_are_one_number_up_to_reduction(name, x64):
+    """σ² |s + ε/σ|² = |ε - ε_θ|²: half the sum is D/2 times the mean."""
+    process, p = make_process(name), mixture()
+    predict = from_score(process, lambda x, t: -jnp.tanh(x))
+    for key in jax.random.split(jax.random.key(3), 5):
+        x_0 = p.sample(key)
+        ncsn = denoising(process, **NCSN)(key, predict, x_0)
+        ddpm = denoising(process, **DDPM)(key, predict, x_0)
+        np.testing.assert_allclose(ncsn, ddpm * x_0.size / 2, rtol=1e-10)
+
+
+def test_denoising_has_the_gradient_of_explicit_score_matching():
+    """Vincent 2011, equation 11: both have the same gradient in a model's parameters.
+
+    Model: score (c_1 x + c_2) / σ²; explicit: E ½ σ² |s_c - ∇ log p_t|² over the same x_t.
+    """
+    process, p, c = make_process("ncsn"), mixture(), jnp.array([-0.7, 0.4])
+    model = lambda c: lambda x, t: (c[0] * x + c[1]) / process.sigma(t) ** 2
+    loss = denoising(process, **NCSN)
+
+    def both(key):
+        data_key, loss_key = jax.random.split(key)
+        x_0, seen = p.sample(data_key), []
+
+        def remember(x, t):
+            seen.append((x, t))
+            return from_score(process, model(c))(x, t)
+
+        loss(loss_key, remember, x_0)
+        (x, t), exact = seen[0], exact_score(process, p)
+
+        def explicit(c):
+            gap = model(c)(x, t) - exact(x, t)
+            return 0.5 * process.sigma(t) ** 2 * jnp.sum(gap**2)
+
+        denoise = lambda c: loss(loss_key, from_score(process, model(c)), x_0)
+        return jax.grad(denoise)(c) - jax.grad(explicit)(c)
+
+    gap = np.asarray(draws(both, 40_000), np.float64)
+    assert np.all(np.abs(gap.mean(0)) < 4 * gap.std(0) / np.sqrt(len(gap)))
+
+
+@pytest.mark.parametrize("view", ["x0", "eps", "score", "v", "velocity"])
+def test_a_network_of_any_view_can_be_trained_in_any_other(view, x64):
+    """The loss sees the answer, not the network's view of it."""
+    process, key, x_0 = make_process("ddpm"), jax.random.key(1), np.array([0.2, -0.9])
+    y = lambda x, t: read("score", -jnp.sin(x), process, x, t)
+    direct = denoising(process, **DDPM)(key, y, x_0)
+    through = lambda x, t: read(view, getattr(y(x, t), view), process, x, t)
+    np.testing.assert_allclose(denoising(process, **DDPM)(key, through, x_0), direct, rtol=1e-8)
+
+
+def test_the_ladder_law_draws_every_level_equally_often():
+    process = make_process("ncsn")
+    u = (np.arange(100 * process.levels) + 0.5) / (100 * process.levels)
+    t = jax.vmap(lambda u: LAWS["ladder"](process, u))(u)
+    levels, counts = np.unique(np.round(np.asarray(t) * process.levels), return_counts=True)
+    assert list(levels) == list(range(1, process.levels + 1)) and set(counts) == {100}
+
+
+def test_a_ladder_law_without_a_ladder_is_refused():
+    with pytest.raises(UserError, match="'ladder' needs a process with a ladder"):
+        denoising(make_process("vp"), **NCSN)
+
+
+@pytest.mark.parametrize("option", ["law", "view", "weight", "reduction"])
+def test_an_unknown_name_is_refused(option):
+    with pytest.raises(UserError, match=f"unknown loss.{option} 'nope'; known"):
+        denoising(make_process("vp"), **{option: "nope"})
