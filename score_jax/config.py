@@ -32,7 +32,7 @@ def load(path: str) -> ConfigDict:
         spec.loader.exec_module(module)
         config = module.get_config()
     except Exception as error:
-        where = _line_of(error, file)
+        where = _line_of(error, spec.origin)
         raise UserError(f"--config={path}{where}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
@@ -68,13 +68,13 @@ def override(config: ConfigDict, name: str, text: str) -> None:
         config[section][option] = value
 
 
-def _line_of(error: Exception, file: Path) -> str:
+def _line_of(error: Exception, file: str) -> str:
     """Where in the config the error came from, as ':<line>'."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == file:
         return f":{error.lineno}"
     line, trace = None, error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
+        if trace.tb_frame.f_code.co_filename == file:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f":{line}" if line else ""

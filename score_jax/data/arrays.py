@@ -60,7 +60,9 @@ def array(*, path: str) -> Dataset:
         )
     if y is not None:
         if not np.issubdtype(y.dtype, np.integer) or not np.all((y >= 0) & (y < 2**31)):
-            raise UserError(f"{path}: labels must be integers 0, 1, ..., got {y.dtype} {y.flat[:3]}")
+            raise UserError(
+                f"{path}: labels must be integers 0, 1, ..., got {y.dtype} {y.flat[:3]}"
+            )
         y = y.astype(np.int32)
     return checked(Dataset(os.path.basename(path), x, y))
 
@@ -88,7 +90,7 @@ def _read(path: Path):
 
 
 def _first(file, keys):
-    return next((file[key] for key in keys if key in file), None)
+    return next((np.asarray(file[key]) for key in keys if key in file), None)
 
 
 def toy(*, density: str, size: int = 10_000, seed: int = 0) -> Dataset:

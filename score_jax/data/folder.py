@@ -58,9 +58,9 @@ def _read(file: Path, size: int, channels: int) -> np.ndarray:
         raise UserError(f"{file}: not a whole PNG or JPEG image ({error})") from error
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    image = image.resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
+    # Cropped first: `resize(box=...)` would mix in what lies just outside the box.
+    image = image.crop((left, top, left + side, top + side))
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image, np.uint8).reshape(size, size, channels)
 
 

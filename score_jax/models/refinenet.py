@@ -46,7 +46,7 @@ class InstanceNorm(nn.Module):
         shape = (self.levels, x.shape[-1])
         near_one = drawn(1.0, 0.02, "normal")
         gamma, alpha, beta = (
-            self.param(name, init, shape)[c][:, None, None, :]
+            jnp.take(self.param(name, init, shape), c, axis=0)[:, None, None, :]
             for name, init in (("gamma", near_one), ("alpha", near_one), ("beta", zeros))
         )
         mean = x.mean((1, 2), keepdims=True)
