@@ -80,7 +80,9 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
                 "Give another --workdir, or the values it was made with."
             )
     elif mode != "train":
-        raise UserError(f"no run in {workdir}: train it first (--mode=train), or give its --workdir")
+        raise UserError(
+            f"no run in {workdir}: train it first (--mode=train), or give its --workdir"
+        )
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists and is not a run of ours; give another --workdir")
 
@@ -126,4 +128,5 @@ def _is_free(name: str) -> bool:
 
 
 def _table(changed) -> str:
-    return "\n".join(f"  {name}: {old!r} there, {new!r} here" for name, (old, new) in changed.items())
+    lines = (f"  {name}: {old!r} there, {new!r} here" for name, (old, new) in changed.items())
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The shape of the code: who imports whom, where devices and heavy packages live, what configs build."""
+"""The shape of the code: who imports whom, where devices and packages live, what configs build."""
 
 import ast
 import importlib.util
