@@ -91,17 +91,13 @@ def tiny_config(**changes):
     return config
 
 
-def tiny_images(**changes):
+def tiny_images(*, training=(), **changes):
     """The same on real digits, with a U-Net that has dropout and images that are mirrored."""
     return tiny_config(
-        **{
-            "data": dict(name="digits", flip=True),
-            "model": dict(
-                name="unet", features=8, multipliers=(1,), blocks=1, attention=(), dropout=0.2
-            ),
-            "training": dict(batch_size=16),
-        }
-        | changes
+        data=dict(name="digits", flip=True),
+        model=dict(name="unet", features=8, multipliers=(1,), blocks=1, attention=(), dropout=0.2),
+        training=dict(batch_size=16) | dict(training),
+        **changes,
     )
 
 

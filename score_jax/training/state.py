@@ -88,7 +88,7 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
         decay = jnp.minimum(options.ema, (1.0 + n) / (10.0 + n))
         ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema, params)
 
-        metrics = Metrics(value, optax.global_norm(grads))
+        metrics = Metrics(value, optax.tree.norm(grads))
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return update
