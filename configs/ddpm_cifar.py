@@ -29,9 +29,7 @@ def get_config():
             ),
             parameterization=dict(view="eps", condition="level"),
             loss=dict(name="denoising", law="ladder", view="eps", weight="one", reduction="mean"),
-            sampler=dict(
-                name="ancestral", steps=1_000, grid="ladder", variance="large", clip=True
-            ),
+            sampler=dict(name="ancestral", steps=1_000, grid="ladder", variance="large", clip=True),
             training=dict(
                 steps=800_000,
                 batch_size=128,

@@ -23,7 +23,7 @@ def get_config():
             ),
             parameterization=dict(view="eps", condition="level"),
             loss=dict(name="denoising", law="ladder", view="eps", weight="one", reduction="mean"),
-            sampler=dict(name="ancestral", steps=250, grid="ladder", variance="large", clip=True),
+            sampler=dict(name="ancestral", steps=250, grid="ladder", variance="small", clip=True),
             training=dict(
                 steps=1_600,
                 batch_size=64,

@@ -27,8 +27,8 @@ def get_config():
             sampler=dict(
                 name="annealed_langevin",
                 levels=LEVELS,
-                steps_per_level=5,
-                step_size=1.2e-4,
+                steps_per_level=10,
+                step_size=8e-5,
                 denoise=True,
             ),
             training=dict(

@@ -6,7 +6,7 @@
 No other file knows both the names in a config and the things they stand for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,23 +76,19 @@ class Training:
     keep_every: int | None = None
 
     def __post_init__(self):
-        for name in (
-            "steps", "batch_size", "steps_per_call", "log_every", "sample_every",
-            "checkpoint_every", "keep",
-        ):  # fmt: skip
-            _require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
-        _require(self.seed >= 0, "training.seed", "at least 0", self.seed)
-        _require(self.learning_rate > 0, "training.learning_rate", "positive", self.learning_rate)
-        _require(self.warmup >= 0, "training.warmup", "at least 0", self.warmup)
-        _require(self.clip is None or self.clip > 0, "training.clip", "positive or None", self.clip)
-        _require(0 <= self.ema < 1, "training.ema", "in [0, 1)", self.ema)
-        for name in ("steps", "log_every", "sample_every", "checkpoint_every"):
-            _require(
-                getattr(self, name) % self.steps_per_call == 0,
-                f"training.{name}",
-                f"a multiple of training.steps_per_call = {self.steps_per_call}",
-                getattr(self, name),
-            )
+        every = ("log_every", "sample_every", "checkpoint_every")
+        for name in ("steps", "batch_size", "steps_per_call", *every, "keep", "keep_every"):
+            _require(self, name, lambda value: value is None or value >= 1, "at least 1")
+        for name in ("learning_rate", "clip", "adam_eps"):
+            _require(self, name, lambda value: value is None or value > 0, "positive")
+        for name in ("beta1", "beta2", "ema"):
+            _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
+        _require(self, "warmup", lambda value: value >= 0, "at least 0")
+        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+        per_call = self.steps_per_call
+        for name in ("steps", *every):
+            expected = f"a multiple of training.steps_per_call = {per_call}"
+            _require(self, name, lambda value: value % per_call == 0, expected)
 
 
 @dataclass(frozen=True)
@@ -112,15 +108,17 @@ class Evaluation:
 
     def __post_init__(self):
         for name in ("samples", "batch_size"):
-            value = getattr(self, name)
-            _require(value >= 1, f"evaluation.{name}", "at least 1", value)
+            _require(self, name, lambda value: value >= 1, "at least 1")
+        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         if self.features not in ("classifier", "none"):
             raise unknown("evaluation.features", self.features, ("classifier", "none"))
 
 
-def _require(holds: bool, name: str, expected: str, value: Any) -> None:
-    if not holds:
-        raise UserError(f"config.{name} must be {expected}, got {value}")
+def _require(section: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+    value = getattr(section, name)
+    if not holds(value):
+        family = type(section).__name__.lower()
+        raise UserError(f"config.{family}.{name} must be {expected}, got {value}")
 
 
 class Reading(NamedTuple):
@@ -230,4 +228,7 @@ def _plain(config) -> dict[str, Any]:
     """Nested dicts, with tuples, of a ConfigDict or of any mapping."""
     if hasattr(config, "to_dict"):
         return config.to_dict()
-    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items()}
+    for name, section in config.items():
+        if not isinstance(section, Mapping):
+            raise UserError(f"config.{name} must be a section {{option: value}}, got {section!r}")
+    return {name: dict(section) for name, section in config.items()}

@@ -40,9 +40,8 @@ def train(experiment: Experiment, workdir: Path) -> None:
 def sample(experiment: Experiment, workdir: Path) -> None:
     """Draws evaluation.samples from the newest checkpoint: samples.npz and a grid."""
     samples, _ = _draw(experiment, workdir)
-    picture = plotting.picture(samples[: loop.GRID], experiment.data.examples)
-    if samples.ndim == 2:
-        picture = plotting.picture(samples, experiment.data.examples)
+    shown = samples[: loop.GRID] if experiment.data.is_images else samples
+    picture = plotting.picture(shown, experiment.data.examples)
     path = workdir / "samples" / "final.png"
     path.parent.mkdir(exist_ok=True)
     plotting.save(picture, path)
@@ -51,6 +50,7 @@ def sample(experiment: Experiment, workdir: Path) -> None:
 
 def evaluate(experiment: Experiment, workdir: Path) -> None:
     """Measures samples of the newest checkpoint, drawn now unless they are there already."""
+    evaluation.check(experiment)
     samples, made = _draw(experiment, workdir)
     result = evaluation.evaluate(experiment, samples, made, workdir)
     print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)

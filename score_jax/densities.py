@@ -36,7 +36,9 @@ class GaussianMixture:
                 f"expected weights [K] and means [K, D], got {weights.shape} and {means.shape}"
             )
         if stds.shape not in (weights.shape, means.shape):
-            raise ValueError(f"expected stds [K] or [K, D], got {stds.shape} for K = {len(weights)}")
+            raise ValueError(
+                f"expected stds [K] or [K, D], got {stds.shape} for K = {len(weights)}"
+            )
         if stds.ndim == 1:
             stds = jnp.broadcast_to(stds[:, None], means.shape)
         object.__setattr__(self, "weights", weights / weights.sum())

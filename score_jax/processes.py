@@ -119,7 +119,9 @@ class Tabulated(GaussianProcess):
         if ratios.ndim != 1 or len(ratios) == 0:
             raise UserError(f"a ladder needs at least one level, got shape {ratios.shape}")
         if not (ratios[0] > 0 and np.all(np.diff(ratios) > 0) and np.isfinite(ratios[-1])):
-            raise UserError(f"a ladder's noise levels must be positive and increasing, got {ratios}")
+            raise UserError(
+                f"a ladder's noise levels must be positive and increasing, got {ratios}"
+            )
         object.__setattr__(self, "ratios", ratios)
 
     @classmethod
@@ -238,8 +240,10 @@ def sample_prior(key: Key, process: GaussianProcess, shape: tuple[int, ...]) -> 
 
 def _require_increasing(low_name, low, high_name, high):
     if not 0 < low < high:
-        raise UserError(f"expected 0 < {low_name} < {high_name}, got {low_name} = {low} and "
-                        f"{high_name} = {high}")
+        raise UserError(
+            f"expected 0 < {low_name} < {high_name}, got {low_name} = {low} and "
+            f"{high_name} = {high}"
+        )
 
 
 def _require_levels(levels):

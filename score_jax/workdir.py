@@ -1,13 +1,13 @@
 """A run's folder: which config made it, who started it when, and files written whole.
 
-    config.json     the config as resolved
-    starts.jsonl    one line a start: time, mode, versions, devices, what changed in the config
-    metrics.jsonl   one line every training.log_every steps
-    tensorboard/    the same, and the sample grids, for TensorBoard
-    checkpoints/    see training/checkpoints.py
-    samples/        grids drawn during and after training
-    samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0, and samples.json: how made
-    evaluation.json what --mode=evaluate measured
+config.json     the config as resolved
+starts.jsonl    one line a start: time, mode, versions, devices, what changed in the config
+metrics.jsonl   one line every training.log_every steps
+tensorboard/    the same, and the sample grids, for TensorBoard
+checkpoints/    see training/checkpoints.py
+samples/        grids drawn during and after training
+samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0, and samples.json: how made
+evaluation.json what --mode=evaluate measured
 """
 
 import contextlib
@@ -116,9 +116,7 @@ def _start(mode, changed):
 def _differences(old, new) -> dict[str, tuple[Any, Any]]:
     """{"section.option": (old, new)} where two configs differ."""
     names = {(s, o) for config in (old, new) for s, options in config.items() for o in options}
-    pairs = {
-        f"{s}.{o}": (old.get(s, {}).get(o), new.get(s, {}).get(o)) for s, o in sorted(names)
-    }
+    pairs = {f"{s}.{o}": (old.get(s, {}).get(o), new.get(s, {}).get(o)) for s, o in sorted(names)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

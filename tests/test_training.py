@@ -147,7 +147,7 @@ def test_a_run_in_three_stretches_ends_where_one_stretch_ends(make_config, tmp_p
     for steps in (3, 7, 12):
         pieces = run(make_config(training=dict(steps=steps)), tmp_path / "pieces")
     same(whole, pieces)
-    logged = [m for m in metrics(tmp_path / "pieces")]
+    logged = metrics(tmp_path / "pieces")
     assert logged == metrics(tmp_path / "whole") and [m["step"] for m in logged] == [4, 8, 12]
 
 

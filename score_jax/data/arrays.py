@@ -81,9 +81,7 @@ def _read(path: Path):
             x = _first(file, ("x", "arr_0", "images"))
             y = _first(file, ("y", "labels"))
     except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds
-        raise UserError(
-            f"{path}: not a readable .npy or .npz file of numbers ({error})"
-        ) from error
+        raise UserError(f"{path}: not a readable .npy or .npz file of numbers ({error})") from error
     if x is None:
         raise UserError(f"{path}: expected a key x, arr_0 or images, found {sorted(file.files)}")
     return x, y

@@ -3,6 +3,8 @@
     data = digits()
     data.examples          # [N, H, W, C] uint8 images, or [N, D] float32 points
     data.labels            # [N] int32, or None
+
+Loaders return it; `training` takes batches of it by index.
 """
 
 from typing import NamedTuple
@@ -58,7 +60,5 @@ def checked(data: Dataset) -> Dataset:
     if x.size == 0:
         raise UserError(f"{data.name}: no examples in an array of shape {x.shape}")
     if data.labels is not None and data.labels.shape != (len(x),):
-        raise UserError(
-            f"{data.name}: {len(x)} examples but labels of shape {data.labels.shape}"
-        )
+        raise UserError(f"{data.name}: {len(x)} examples but labels of shape {data.labels.shape}")
     return data

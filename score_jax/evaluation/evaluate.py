@@ -13,14 +13,26 @@ from score_jax.evaluation.metrics import frechet_distance
 from score_jax.workdir import whole, write_json
 
 
+def check(experiment: Experiment) -> None:
+    """Raises UserError for an experiment that cannot be evaluated, before it is sampled."""
+    if experiment.evaluation.samples < 2:
+        raise UserError(
+            f"config.evaluation.samples must be at least 2 to evaluate, "
+            f"got {experiment.evaluation.samples}"
+        )
+    if experiment.evaluation.features == "classifier" and experiment.data.labels is None:
+        raise UserError(
+            f"{experiment.data.name} has no labels to train a classifier on; "
+            "use --config.evaluation.features=none"
+        )
+
+
 def evaluate(experiment: Experiment, samples: np.ndarray, made: dict, workdir: Path) -> dict:
     """Measures samples, writes workdir/evaluation.json and returns what it holds.
 
     The Fréchet distance of the samples to as many real examples; of noise to them (uniform
     bytes, or draws of the prior for points); and of one half of the real data to the other.
     """
-    if len(samples) < 2:
-        raise UserError(f"config.evaluation.samples must be at least 2 to evaluate, got {len(samples)}")
     real, rng = experiment.data.examples, np.random.default_rng(experiment.evaluation.seed)
     shuffled = rng.permutation(len(real))
     noise = _noise(experiment, rng, len(samples))
@@ -59,18 +71,14 @@ def report(result: dict) -> str:
 def _noise(experiment, rng, n):
     if experiment.data.is_images:
         return rng.integers(0, 256, (n, *experiment.data.shape), dtype=np.uint8)
-    return np.float32(experiment.process.sigma(1.0)) * rng.standard_normal((n, *experiment.data.shape))
+    scale = np.float32(experiment.process.sigma(1.0))
+    return scale * rng.standard_normal((n, *experiment.data.shape))
 
 
 def _features(experiment, workdir):
     data = experiment.data
     if experiment.evaluation.features == "none":
         return "the numbers themselves", lambda x: x.reshape(len(x), -1)
-    if data.labels is None:
-        raise UserError(
-            f"{data.name} has no labels to train a classifier on; "
-            "use --config.evaluation.features=none"
-        )
     path = workdir / "classifier.npz"
     if not path.is_file():
         print(f"training a classifier of {data.name}, for its features", flush=True)

@@ -1,8 +1,8 @@
 """A multilayer perceptron for points [D] in low dimension."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
+from score_jax.errors import UserError
 from score_jax.models.embeddings import sinusoidal
 from score_jax.models.initializers import fan_in_uniform, zeros
 
@@ -11,6 +11,7 @@ class MLP(nn.Module):
     """x and an embedding of c, through `depth` hidden layers of `width` with swish.
 
     scale: what c is multiplied with before its sinusoidal embedding.
+    width: even and at least 4, for the embedding.
     """
 
     width: int = 128
@@ -19,6 +20,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, c, label=None, train=False):
+        self.check(x.shape[1:])
+
         def dense(width):
             return nn.Dense(width, kernel_init=fan_in_uniform, bias_init=zeros)
 
@@ -26,3 +29,15 @@ class MLP(nn.Module):
         for _ in range(self.depth):
             h = dense(self.width)(nn.swish(h))
         return dense(x.shape[-1])(nn.swish(h))
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises UserError unless points of this shape [D] fit the network."""
+        if len(shape) != 1:
+            raise UserError(
+                f"model mlp needs points [D], got examples {tuple(shape)}; "
+                "use refinenet or unet for images"
+            )
+        if self.width < 4 or self.width % 2:
+            raise UserError(f"model.width must be even and at least 4, got {self.width}")
+        if self.depth < 0:
+            raise UserError(f"model.depth must be at least 0, got {self.depth}")

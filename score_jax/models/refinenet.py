@@ -32,7 +32,7 @@ def halved(x):
 
 
 class InstanceNorm(nn.Module):
-    """Conditional instance norm++: z_k = γ[c,k] (x_k - μ_k)/s_k + β[c,k] + γ[c,k] α[c,k] (μ_k - m)/v.
+    """Conditional instance norm++: γ[c,k] ((x_k - μ_k)/s_k + α[c,k] (μ_k - m)/v) + β[c,k].
 
     μ_k, s_k: mean and std of channel k over the pixels; m, v: mean and std of the μ_k.
     γ, α ~ N(1, 0.02²), β = 0 at first. Song & Ermon 2019, appendix A.1, where γ does not
@@ -186,6 +186,9 @@ class RefineNet(nn.Module):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless images of this shape [H, W, C] fit the network."""
+        for name in ("features", "levels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if len(shape) != 3 or shape[0] % 2 or shape[1] % 2:
             raise UserError(
                 f"model refinenet needs images [H, W, C] with even sides, got {tuple(shape)}; "

@@ -109,6 +109,13 @@ class UNet(nn.Module):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless images of this shape [H, W, C] fit the network."""
+        if self.features < 4 or self.features % 2:
+            raise UserError(f"model.features must be even and at least 4, got {self.features}")
+        for name, values in (("multipliers", self.multipliers), ("blocks", (self.blocks,))):
+            if not values or min(values) < 1:
+                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UserError(f"model.dropout must lie in [0, 1), got {self.dropout}")
         factor = 2 ** (len(self.multipliers) - 1)
         if len(shape) != 3 or shape[0] % factor or shape[1] % factor:
             raise UserError(

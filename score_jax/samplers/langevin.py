@@ -36,7 +36,7 @@ def langevin(
     *,
     steps: int = 1000,
     step_size: float = 1e-4,
-    end: float = 0.0,
+    end: float,
     denoise: bool = False,
 ) -> Sampler:
     """Langevin dynamics at the one time `end`, from the prior. Song & Ermon 2019, equation 4.
@@ -83,8 +83,9 @@ def annealed_langevin(
     Network evaluations: levels T, and one more with denoise.
     """
     _require_positive(step_size)
-    if steps_per_level < 1:
-        raise UserError(f"sampler.steps_per_level must be at least 1, got {steps_per_level}")
+    for name, value in (("levels", levels), ("steps_per_level", steps_per_level)):
+        if value < 1:
+            raise UserError(f"sampler.{name} must be at least 1, got {value}")
     times = make_grid(process, grid, levels, end)
     t, s = times[:-1], times[1:]
     sigma, alpha_t = on_host(lambda t: (process.sigma(t), process.alpha(t)), t)

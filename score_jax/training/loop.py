@@ -21,6 +21,7 @@ from score_jax.training.log import Log
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
 GRID = 64  # samples in a picture
+IN_FLIGHT = 3  # calls started before the first of them is done; each holds its own memory
 
 
 class Interrupted(KeyboardInterrupt):
@@ -76,6 +77,7 @@ class _Run:
             while step < options.steps and stop.signal is None:
                 state, metrics = self.update(state, self.batches(step))
                 self.unread.append(metrics)
+                jax.block_until_ready(self.unread[-IN_FLIGHT:][0])
                 step += per_call
                 if step % options.log_every == 0:
                     self.write_line(step, bar)
