@@ -7,14 +7,14 @@ levels, and its network f(x)/σ (technique 3), here as the eps view.
 
 from ml_collections import ConfigDict
 
-LEVELS = 20
+LEVELS = 14
 
 
 def get_config():
     return ConfigDict(
         dict(
             data=dict(name="digits", centered=False),
-            process=dict(name="ncsn", sigma_min=0.02, sigma_max=4.0, levels=LEVELS),
+            process=dict(name="ncsn", sigma_min=0.03, sigma_max=2.0, levels=LEVELS),
             model=dict(name="refinenet", features=16, levels=LEVELS),
             parameterization=dict(view="eps", condition="level"),
             loss=dict(
@@ -28,17 +28,17 @@ def get_config():
                 name="annealed_langevin",
                 levels=LEVELS,
                 steps_per_level=10,
-                step_size=8e-5,
+                step_size=1.8e-4,
                 denoise=True,
             ),
             training=dict(
-                steps=1_500,
+                steps=1_400,
                 batch_size=64,
                 learning_rate=2e-3,
                 ema=0.999,
                 log_every=50,
-                sample_every=500,
-                checkpoint_every=500,
+                sample_every=700,
+                checkpoint_every=350,
             ),
             evaluation=dict(samples=1_797, batch_size=600),
         )

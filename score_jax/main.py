@@ -4,6 +4,8 @@ Exit status 0: done. 2: a mistake of the user's, one message. 128 + n: stopped b
 all saved. 1: anything else.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -83,11 +85,25 @@ def _usage(values) -> str:
     return "\n".join(lines)
 
 
+def _share_arenas() -> None:
+    """Two memory arenas for all threads in place of eight a core, where libc is glibc.
+
+    XLA's threads each fill an arena of their own and keep it, which costs small runs some
+    hundred megabytes. Has to come before the first thread.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
+
+
+_M_ARENA_MAX = -8  # malloc.h
+
+
 def run(config, workdir: Path, mode: str = "train") -> None:
     """What `python launch.py` does, for a notebook: trains, samples or evaluates.
 
     config: a ConfigDict or nested dicts. Raises UserError for a mistake in it.
     """
+    _share_arenas()
     import jax  # after the flags, whose mistakes then show at once
 
     from score_jax import commands

@@ -180,7 +180,7 @@ def geometric(*, sigma_min: float, sigma_max: float, levels: int) -> Tabulated:
 
 
 def linear_betas(*, beta_min: float, beta_max: float, levels: int) -> Tabulated:
-    """DDPM's ladder: β linear from beta_min (1e-4) to beta_max (0.02). Ho et al. 2020, section 4."""
+    """DDPM's ladder: β linear, theirs from 1e-4 to 0.02 in 1,000. Ho et al. 2020, section 4."""
     _require_increasing("beta_min", beta_min, "beta_max", beta_max)
     _require_levels(levels)
     return Tabulated.from_betas(np.linspace(beta_min, beta_max, levels))

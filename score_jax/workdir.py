@@ -29,8 +29,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collection
 
 # What may change when a run goes on: how long, how fast, how often, and how it is sampled.
 # All else decides what the parameters are and what they have seen.
-FREE = ("sampler", "evaluation", "training")
-FIXED_TRAINING = ("seed", "batch_size", "steps_per_call")
+FREE = ("sampler", "evaluation", "training", "data.data_dir", "data.cache_dir")
+FIXED = ("training.seed", "training.batch_size", "training.steps_per_call")
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
         raise UserError(
             f"no run in {workdir}: train it first (--mode=train), or give its --workdir"
         )
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
         raise UserError(f"{workdir} exists and is not a run of ours; give another --workdir")
 
     if changed:
@@ -121,8 +121,8 @@ def _differences(old, new) -> dict[str, tuple[Any, Any]]:
 
 
 def _is_free(name: str) -> bool:
-    section, option = name.split(".", 1)
-    return section in FREE and not (section == "training" and option in FIXED_TRAINING)
+    section = name.split(".")[0]
+    return name not in FIXED and (name in FREE or section in FREE)
 
 
 def _table(changed) -> str:

@@ -1,4 +1,4 @@
-"""Denoising losses: their minimum in closed form, their gradient against explicit score matching."""
+"""Denoising losses: their minimum in closed form, their gradient that of explicit matching."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_every_loss_has_a_test_here():
 
 @pytest.mark.parametrize("name", LADDERS)
 def test_at_the_exact_score_the_loss_is_the_noise_nobody_can_predict(name):
-    """For x_0 ~ N(m, diag s²): E|ε - E[ε|x_t]|² = Σ_d α² s_d²/(α² s_d² + σ²), averaged over levels."""
+    """For x_0 ~ N(m, diag s²): E|ε - E[ε|x_t]|² = Σ_d α² s_d²/(α² s_d² + σ²), on average."""
     process, std = make_process(name), np.array([0.3, 1.7])
     p = GaussianMixture(np.ones(1), np.array([[2.0, -1.0]]), std[None])
     t = np.arange(1, process.levels + 1) / process.levels

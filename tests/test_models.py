@@ -136,7 +136,7 @@ def test_no_two_leaves_share_their_draw():
 
 
 def test_sinusoidal_embedding_turns_shifts_into_rotations(x64):
-    """Each pair (sin, cos) of c + d is that of c turned by the angle of d: its defining property."""
+    """Each pair (sin, cos) of c + d is that of c turned by the angle of d."""
     width, c, d = 32, jnp.array([3.0]), jnp.array([11.5])
     (s_c, c_c), (s_d, c_d) = (jnp.split(sinusoidal(v, width)[0], 2) for v in (c, d))
     s_sum, c_sum = jnp.split(sinusoidal(c + d, width)[0], 2)

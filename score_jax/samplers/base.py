@@ -48,7 +48,7 @@ class Sampler(NamedTuple):
 def advance(
     key: Key, sampler: Sampler, predict: PredictFn, state: State, start: int, stop: int
 ) -> State:
-    """Runs steps start .. stop - 1 inside the program. Cutting a run into pieces changes nothing."""
+    """Runs steps start .. stop - 1 inside the program; a run cut into pieces is the same run."""
     dtype = jnp.result_type(float)
     schedule = tuple(jnp.asarray(c, dtype) for c in sampler.schedule)
 

@@ -21,7 +21,7 @@ from score_jax.training.log import Log
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
 GRID = 64  # samples in a picture
-IN_FLIGHT = 3  # calls started before the first of them is done; each holds its own memory
+IN_FLIGHT = 3  # calls started before the first of them is done, on an accelerator
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,6 +64,8 @@ class _Run:
         self.workdir, self.checkpoints, self.log = workdir, checkpoints, log
         self.pending = pending  # [(loss, grad_norm)] of the steps since the last log line
         self.unread = []  # metrics still on the device
+        # On CPU nothing runs beside a call, and each one in flight holds its own memory.
+        self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
         self.draw = make_draw(experiment, min(GRID, experiment.evaluation.samples))
         self.order = Order(len(experiment.data.examples), self.options.seed)
@@ -77,7 +79,7 @@ class _Run:
             while step < options.steps and stop.signal is None:
                 state, metrics = self.update(state, self.batches(step))
                 self.unread.append(metrics)
-                jax.block_until_ready(self.unread[-IN_FLIGHT:][0])
+                jax.block_until_ready(self.unread[-self.in_flight :][0])
                 step += per_call
                 if step % options.log_every == 0:
                     self.write_line(step, bar)
