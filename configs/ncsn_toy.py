@@ -17,7 +17,7 @@ def get_config():
                 name="annealed_langevin",
                 grid="uniform",
                 levels=30,
-                steps_per_level=20,
+                steps_per_level=100,
                 step_size=2e-5,
             ),
             training=dict(

@@ -11,12 +11,13 @@ from score_jax import plotting
 from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation import evaluate as evaluation
+from score_jax.files import whole
 from score_jax.models.base import count
 from score_jax.sampling import make_draw
 from score_jax.training import loop
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
-from score_jax.workdir import read_json, whole, write_json
+from score_jax.workdir import read_json, write_json
 
 
 def describe(experiment: Experiment, workdir: Path) -> str:

@@ -1,11 +1,12 @@
 """Pictures: grids of images and scatter plots, as PNG files. Matplotlib lives here only."""
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from score_jax.files import whole
 
 
 def grid(images: np.ndarray, *, margin: int = 1) -> np.ndarray:
@@ -46,6 +47,5 @@ def save(picture: np.ndarray, path: Path, *, at_least: int = 512) -> None:
     """Writes a PNG whole or not at all; small pictures are enlarged by a whole factor."""
     factor = max(1, at_least // max(picture.shape[:2]))
     image = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(partial, format="PNG")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        image.save(partial)

@@ -1,4 +1,4 @@
-"""A run's folder: which config made it, who started it when, and files written whole.
+"""A run's folder: which config made it, and who started it when.
 
 config.json     the config as resolved
 starts.jsonl    one line a start: time, mode, versions, devices, what changed in the config
@@ -10,20 +10,19 @@ samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0, and samples
 evaluation.json what --mode=evaluate measured
 """
 
-import contextlib
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from score_jax.errors import UserError
+from score_jax.files import whole
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
 
@@ -31,18 +30,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collection
 # All else decides what the parameters are and what they have seen.
 FREE = ("sampler", "evaluation", "training", "data.data_dir", "data.cache_dir")
 FIXED = ("training.seed", "training.batch_size", "training.steps_per_call")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block ends well, and nothing otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
-    ("errors", "types"),
+    ("errors", "files", "types"),
     ("densities", "processes", "plotting", "options"),
     ("predictions", "times"),
     ("losses", "samplers", "models", "data", "config"),
@@ -34,7 +34,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # Besides what lies below it, and itself, a room may import these of its own layer.
 NEIGHBORS = {
     "sampling": {"parallel"},
-    "training": {"parallel", "sampling", "workdir"},
+    "training": {"parallel", "sampling"},
     "evaluation": {"workdir"},
     "main": {"commands"},
 }

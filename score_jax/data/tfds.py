@@ -8,7 +8,6 @@ A data set that is not yet in `data_dir` is downloaded and prepared there by its
 builder, which checks the checksums. It is then decoded once, into `cache_dir`.
 """
 
-import contextlib
 import difflib
 import functools
 import hashlib
@@ -19,7 +18,6 @@ import os
 import shutil
 import sys
 import urllib.parse
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from tqdm import tqdm
 from score_jax.data.base import Dataset, checked
 from score_jax.data.tfds_without_tf import impatient_downloads, quiet, tensorflow_stand_in
 from score_jax.errors import UserError, unknown
+from score_jax.files import whole
 
 _CHUNK = 256  # records read at a time
 
@@ -191,7 +190,7 @@ def _decode(cache: Path, builder, source) -> tuple[np.ndarray, np.ndarray | None
     shape = (len(source), *_pixels(next(_records(builder, source)), mode).shape)
     labels = np.zeros(len(source), np.int32) if _has_labels(builder) else None
     _make_room(cache, math.prod(shape))
-    with _written(cache / "images.npy") as path:
+    with whole(cache / "images.npy") as path:
         images = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
         records, hidden = _records(builder, source), not sys.stderr.isatty()
         for i, record in enumerate(tqdm(records, "decoding", len(source), disable=hidden)):
@@ -206,7 +205,7 @@ def _decode(cache: Path, builder, source) -> tuple[np.ndarray, np.ndarray | None
                 labels[i] = record["label"]
         images.flush()
     if labels is not None:
-        with _written(cache / "labels.npy") as path:
+        with whole(cache / "labels.npy") as path:
             np.save(path, labels)
     return _load(cache, builder)
 
@@ -250,14 +249,3 @@ def _make_room(cache: Path, size: int) -> None:
             f"decoding needs {size / 1e9:.1f} GB in {cache}, {free / 1e9:.1f} GB are free; "
             "make room or name another cache_dir"
         )
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block succeeds, and nothing if it does not."""
-    part = path.with_name(f"{uuid.uuid4().hex}.part.npy")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

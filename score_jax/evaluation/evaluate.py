@@ -10,7 +10,8 @@ from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation.features import classifier_features, train_classifier
 from score_jax.evaluation.metrics import frechet_distance
-from score_jax.workdir import whole, write_json
+from score_jax.files import whole
+from score_jax.workdir import write_json
 
 
 def check(experiment: Experiment) -> None:

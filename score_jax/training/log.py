@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from score_jax.workdir import whole
+from score_jax.files import whole
 
 
 class Log:

@@ -1,0 +1,24 @@
+"""Files that are whole or not there."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well, and nothing otherwise.
+
+        with whole(folder / "samples.npz") as partial:
+            np.savez(partial, arr_0=samples)
+
+    A process killed inside the block leaves `path` as it was, and a hidden file beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
