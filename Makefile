@@ -10,7 +10,7 @@ WORKDIR ?= runs/ncsn_digits
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(RUN) launch.py --config=configs/ncsn_digits.py --workdir=$(WORKDIR)
+	$(RUN) launch.py --config=configs/ncsn_digits.py --workdir=$(WORKDIR) --config.evaluation.samples=64
 
 test: $(VENV)/installed-test
 	$(RUN) -m pytest
