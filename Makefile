@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(RUN) launch.py --config=configs/ncsn_digits.py --workdir=$(WORKDIR) --config.evaluation.samples=64
 
 test: $(VENV)/installed-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
@@ -25,7 +25,8 @@ clean:
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "score_jax needs Python 3.11 or newer; found $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
 
 $(VENV)/installed: setup.py | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e .

@@ -19,7 +19,7 @@ from score_jax.errors import UserError, unknown
 from score_jax.losses import LOSSES
 from score_jax.losses.denoising import LossFn
 from score_jax.models import MODELS
-from score_jax.options import check_options, choose
+from score_jax.options import check_options, choose, options_of
 from score_jax.predictions import (
     Net,
     Parameterization,
@@ -155,6 +155,23 @@ class Experiment(NamedTuple):
         return clipped(predict, self.process, self.encoding.low, 1.0) if self.clip else predict
 
 
+FAMILIES = {
+    "data": (DATASETS, Encoding),
+    "process": (PROCESSES, None),
+    "model": (MODELS, None),
+    "loss": (LOSSES, None),
+    "sampler": (SAMPLERS, Reading),
+}
+
+
+def known_options(section: str, name: Any) -> set[str] | None:
+    """The options that a section has under a name; None where there is no such name."""
+    table, shared = FAMILIES.get(section, ({}, None))
+    if not isinstance(name, str) or name not in table:
+        return None
+    return set(options_of(table[name])) | set(shared._fields if shared else ())
+
+
 def build(config: Mapping[str, Any]) -> Experiment:
     """The Experiment of a config. Raises UserError for whatever could not run, before it runs."""
     sections = _plain(config)
@@ -196,18 +213,13 @@ def build(config: Mapping[str, Any]) -> Experiment:
     reading = take("sampler", Reading)
     sampler = make("sampler", SAMPLERS, process, also=Reading._fields)
     module = make("model", MODELS)
-    levels = getattr(module, "levels", None)
-    if levels is not None and levels != process.levels:
-        raise UserError(
-            f"config.model.levels = {levels}, but the process has "
-            f"{process.levels or 'no'} levels; they must agree"
-        )
     encoding = take("data", Encoding)
+    if hasattr(module, "levels"):
+        _check_indexed(module, process, resolved)
     data = make("data", DATASETS, also=Encoding._fields)
-    if hasattr(module, "check"):
-        module.check(data.shape)
-    if evaluation.features == "classifier" and not data.is_images:
-        raise UserError("config.evaluation.features = 'classifier' needs images; use 'none'")
+    module.check(data.shape)
+    if not data.is_images:
+        _check_points(resolved)
 
     return Experiment(
         config=resolved,
@@ -222,6 +234,42 @@ def build(config: Mapping[str, Any]) -> Experiment:
         training=training,
         evaluation=evaluation,
     )
+
+
+def _check_indexed(module: nn.Module, process: GaussianProcess, config: dict) -> None:
+    """A network with one set of parameters a level sees those levels, and images in [0, 1]."""
+    if module.levels != process.levels:
+        raise UserError(
+            f"config.model.levels = {module.levels}, but the process has "
+            f"{process.levels or 'no'} levels; they must agree"
+        )
+    name = config["model"]["name"]
+    for section, option, value in (
+        ("parameterization", "condition", "level"),
+        ("loss", "law", "ladder"),
+        ("data", "centered", False),
+    ):
+        if config[section].get(option) != value:
+            raise UserError(
+                f"config.model.name = {name!r} has parameters for each level and takes images in "
+                f"[0, 1]: it needs config.{section}.{option} = {value!r}, "
+                f"got {config[section].get(option)!r}"
+            )
+
+
+def _check_points(config: dict) -> None:
+    """Points have no range to clip to, no mirror image and no gray levels."""
+    for section, option, value in (
+        ("sampler", "clip", False),
+        ("data", "flip", False),
+        ("data", "dequantize", False),
+        ("evaluation", "features", "none"),
+    ):
+        if config[section][option] != value:
+            raise UserError(
+                f"config.{section}.{option} = {config[section][option]!r} is for images, and the "
+                f"data are points; use {value!r}"
+            )
 
 
 def _plain(config) -> dict[str, Any]:

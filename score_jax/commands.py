@@ -1,5 +1,6 @@
 """train, sample, evaluate: each a function of an experiment and its workdir."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from score_jax.workdir import read_json, write_json
 
 
 def describe(experiment: Experiment, workdir: Path) -> str:
-    """What is about to run, in two lines."""
+    """What is about to run, in a line."""
     devices = jax.local_devices()
     parameters = count(experiment.module, experiment.data.shape)
     shape = "x".join(map(str, experiment.data.shape))
@@ -40,7 +41,7 @@ def train(experiment: Experiment, workdir: Path) -> None:
 
 def sample(experiment: Experiment, workdir: Path) -> None:
     """Draws evaluation.samples from the newest checkpoint: samples.npz and a grid."""
-    samples, _ = _draw(experiment, workdir)
+    samples, _ = _draw(experiment, workdir, anew=True)
     shown = samples[: loop.GRID] if experiment.data.is_images else samples
     picture = plotting.picture(shown, experiment.data.examples)
     path = workdir / "samples" / "final.png"
@@ -52,13 +53,13 @@ def sample(experiment: Experiment, workdir: Path) -> None:
 def evaluate(experiment: Experiment, workdir: Path) -> None:
     """Measures samples of the newest checkpoint, drawn now unless they are there already."""
     evaluation.check(experiment)
-    samples, made = _draw(experiment, workdir)
+    samples, made = _draw(experiment, workdir, anew=False)
     result = evaluation.evaluate(experiment, samples, made, workdir)
     print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)
 
 
-def _draw(experiment, workdir):
-    """(samples, how they were made): from samples.npz where it was made so, else drawn and kept."""
+def _draw(experiment, workdir, *, anew):
+    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made."""
     options = experiment.evaluation
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         if checkpoints.newest() is None:
@@ -70,11 +71,16 @@ def _draw(experiment, workdir):
     made = {
         "step": int(state.step),
         "parameters": "ema",
+        "parameters_sha256": _digest(state.ema),
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,
     }
-    if (workdir / "samples.npz").is_file() and read_json(workdir / "samples.json") == made:
+    if (
+        not anew
+        and (workdir / "samples.npz").is_file()
+        and read_json(workdir / "samples.json") == made
+    ):
         with np.load(workdir / "samples.npz", allow_pickle=False) as file:
             return file["arr_0"], made
 
@@ -96,3 +102,11 @@ def _draw(experiment, workdir):
         np.savez(partial, arr_0=samples)
     write_json(workdir / "samples.json", made)
     return samples, made
+
+
+def _digest(tree) -> str:
+    """Tells one set of parameters from another."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(jax.device_get(tree)):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()[:16]

@@ -1,13 +1,14 @@
 """Configs: files with a get_config(), and options given on the command line.
 
     config = load("configs/ncsn_digits.py")
-    override(config, "training.steps", "200")
+    override(config, "training.steps", "200", known)
 
 Names and types are checked by `build`, which knows them; here only the file and the form.
 """
 
 import ast
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -47,9 +48,16 @@ def load(path: str) -> ConfigDict:
     return config
 
 
-def override(config: ConfigDict, name: str, text: str) -> None:
+def override(
+    config: ConfigDict,
+    name: str,
+    text: str,
+    known: Callable[[str, object], set[str] | None],
+) -> None:
     """Sets config.<section>.<option> to the Python literal `text`, or to it as a string.
 
+    Choosing another `name` starts the section afresh: the options that the file gave to the
+    old choice and the new one does not have (`known(section, name)`) are left out, and said.
     Raises UserError for a name of another form or an unknown section.
     """
     section, dot, option = name.partition(".")
@@ -64,8 +72,14 @@ def override(config: ConfigDict, name: str, text: str) -> None:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):  # TypeError: {[1]: 2}
         value = text
-    with config[section].ignore_type(), config[section].unlocked():
-        config[section][option] = value
+    options = config[section]
+    with options.ignore_type(), options.unlocked():
+        kept = known(section, value) if option == "name" else None
+        if kept is not None and value != options.get("name"):
+            for old in sorted(set(options) - {"name"} - kept):
+                print(f"config.{section}.{old} = {options[old]!r} is not for {value}: left out")
+                del options[old]
+        options[option] = value
 
 
 def _line_of(error: Exception, file: str) -> str:

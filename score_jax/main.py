@@ -66,11 +66,17 @@ def parse(argv: list[str]):
         raise unknown("--mode", values.mode, MODES)
 
     config = configs.load(values.config)
-    for word in overrides:
-        name, _, text = word.partition("=")
-        configs.override(config, name, text)
+    given = [word.split("=", 1) for word in overrides]
+    for name, text in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
+        configs.override(config, name, text, _known_options)
     workdir = values.workdir or Path("runs", Path(values.config).stem)
     return config, Path(workdir), values.mode
+
+
+def _known_options(section: str, name: object) -> set[str] | None:
+    from score_jax.build import known_options  # needed for a new name only, and not light
+
+    return known_options(section, name)
 
 
 def _usage(values) -> str:
@@ -104,6 +110,9 @@ def run(config, workdir: Path, mode: str = "train") -> None:
     config: a ConfigDict or nested dicts. Raises UserError for a mistake in it.
     """
     _share_arenas()
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and "cpu" not in platforms.split(","):
+        os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"  # schedules are made on the host
     import jax  # after the flags, whose mistakes then show at once
 
     from score_jax import commands
@@ -116,7 +125,7 @@ def run(config, workdir: Path, mode: str = "train") -> None:
     experiment = build(config)
     if mode == "train":
         check_divides(experiment.training.batch_size)
-    open_workdir(workdir, experiment.config, mode)
+    open_workdir(workdir, experiment.config, mode, experiment.data)
     print(commands.describe(experiment, workdir), flush=True)
     command = {"train": commands.train, "sample": commands.sample, "evaluate": commands.evaluate}
     command[mode](experiment, workdir)

@@ -42,13 +42,7 @@ def check_options(
     Raises UserError for an option that `factory` does not have, a value of another type
     than its annotation, and a required option left out.
     """
-    known = {
-        name: parameter
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and name not in _MODULE_FIELDS
-        and (parameter.annotation in _PLAIN or _is_compound(parameter.annotation))
-    }
+    known = options_of(factory)
     for name in options:
         if name not in known:
             raise unknown(f"option of {what}", name, [*known, *also])
@@ -64,6 +58,17 @@ def check_options(
         for name, value in options.items()
     }
     return {name: parameter.default for name, parameter in known.items()} | given
+
+
+def options_of(factory: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters of a factory that a config can give: those of plain types."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and name not in _MODULE_FIELDS
+        and (parameter.annotation in _PLAIN or _is_compound(parameter.annotation))
+    }
 
 
 _PLAIN = (int, float, str, bool)

@@ -6,32 +6,32 @@
 Sample i depends on the evaluation's seed and on i alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from score_jax.build import Experiment
-from score_jax.models.base import Params, as_net
+from score_jax.keys import stream
+from score_jax.models.base import as_net
 from score_jax.parallel import join, over_examples, rounded_up, split
 from score_jax.samplers import base
 
-PIECES = 50  # a batch's loop is cut into so many calls, for progress and to hear Ctrl-C
+PIECES = 50  # a batch's loop is cut into at most so many calls, for progress and for stopping
 
 
-def make_draw(
-    experiment: Experiment, batch_size: int
-) -> Callable[[Params, Iterable[int]], np.ndarray]:
+def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., np.ndarray | None]:
     """draw(params, indices, progress) -> the samples with these indices, as the data's numbers.
 
     batch_size: samples at a time; a shorter last batch is padded to it, so that one
-    program serves all. progress(fraction) is told the share of the work done.
+    program serves all. progress(fraction) is told the share of the work done, and may
+    answer False to have the rest left: draw then returns None.
     """
     sampler, process = experiment.sampler, experiment.process
     batch_size = rounded_up(batch_size)
 
     def key_of(index):
-        return jax.random.fold_in(jax.random.key(experiment.evaluation.seed), index)
+        return jax.random.fold_in(stream(experiment.evaluation.seed, "samples"), index)
 
     def predict(params):
         return experiment.sampling_predict(as_net(experiment.module, params))
@@ -59,7 +59,8 @@ def make_draw(
             for p, (begin, end) in enumerate(zip(pieces[:-1], pieces[1:])):
                 state = advance((params, begin, end), index, state)
                 jax.block_until_ready(state)
-                progress((b + (p + 1) / (len(pieces) - 1)) / batches)
+                if progress((b + (p + 1) / (len(pieces) - 1)) / batches) is False:
+                    return None
             samples.append(join(finish(params, state)))
         return experiment.encoding.decode(np.concatenate(samples)[: len(indices)])
 

@@ -11,6 +11,7 @@ evaluation.json what --mode=evaluate measured
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from score_jax.data.base import Dataset
 from score_jax.errors import UserError
 from score_jax.files import whole
 
@@ -28,18 +31,23 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collection
 
 # What may change when a run goes on: how long, how fast, how often, and how it is sampled.
 # All else decides what the parameters are and what they have seen.
-FREE = ("sampler", "evaluation", "training", "data.data_dir", "data.cache_dir")
+FREE = (
+    "sampler",
+    "evaluation",
+    "training",
+    "data.path",
+    "data.data_dir",
+    "data.cache_dir",
+)
 FIXED = ("training.seed", "training.batch_size", "training.steps_per_call")
 
 
 def read_json(path: Path) -> Any:
-    """What the file holds, or None where there is none; raises UserError where it is damaged."""
+    """What the file holds, or None where there is none or it is damaged."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,22 +56,28 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
+def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str, data: Dataset) -> None:
     """Makes the folder this run's, or finds that it is; notes the start.
 
-    Raises UserError, with nothing written, if the folder was made by another config, is not
-    a folder of ours, or (in another mode than train) holds no run.
+    Raises UserError, with nothing written, if the folder was made by another config or from
+    other data, is not a folder of ours, or (in another mode than train) holds no run.
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
-    changed = {}
-    path = workdir / "config.json"
-    old = read_json(path) if path.is_file() else None
-    if _is_config(old):
-        changed = _differences(old, config)
-        fixed = {name: pair for name, pair in changed.items() if not _is_free(name)}
+    new = {"config.json": config, "data.json": {"data": fingerprint(data)}}
+    changed, fixed = {}, {}
+    if (workdir / "starts.jsonl").is_file():
+        for name, value in new.items():
+            old = _read_sections(workdir / name)
+            if old is None:
+                print(f"{workdir / name} is missing or damaged; made anew", flush=True)
+                continue
+            differences = _differences(old, value)
+            kept = {n: pair for n, pair in differences.items() if name == "data.json"}
+            fixed |= kept | {n: pair for n, pair in differences.items() if not _is_free(n)}
+            changed |= differences
         if fixed:
             raise UserError(
-                f"{workdir} holds a run of another config:\n{_table(fixed)}\n"
+                f"{workdir} holds another run:\n{_table(fixed)}\n"
                 "Give another --workdir, or the values it was made with."
             )
     elif mode != "train":
@@ -76,11 +90,30 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str) -> None:
     if changed:
         print(f"going on with other options than before:\n{_table(changed)}", flush=True)
     try:
-        write_json(workdir / "config.json", config)
+        workdir.mkdir(parents=True, exist_ok=True)
         with open(workdir / "starts.jsonl", "a") as file:
             file.write(json.dumps(_start(mode, changed)) + "\n")
+        for name, value in new.items():
+            if _read_sections(workdir / name) != value:
+                write_json(workdir / name, value)
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error}); give another --workdir") from error
+
+
+def fingerprint(data: Dataset) -> dict[str, Any]:
+    """What tells one data set from another: number, shape, and a digest of some examples."""
+    some = data.examples[:: max(1, len(data.examples) // 1000)]
+    return {
+        "examples": len(data.examples),
+        "shape": list(data.shape),
+        "sha256": hashlib.sha256(np.ascontiguousarray(some)).hexdigest()[:16],
+    }
+
+
+def _read_sections(path: Path) -> dict[str, Any] | None:
+    """The sections in a file of ours; None where it is missing or damaged."""
+    value = read_json(path)
+    return value if _is_config(value) else None
 
 
 def _is_config(value) -> bool:

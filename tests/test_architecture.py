@@ -22,6 +22,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
+    ("keys",),
     ("densities", "processes", "plotting", "options"),
     ("predictions", "times"),
     ("losses", "samplers", "models", "data", "config"),

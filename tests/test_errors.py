@@ -12,7 +12,7 @@ import pytest
 
 from score_jax import commands
 from score_jax import config as configs
-from score_jax.build import build
+from score_jax.build import build, known_options
 from score_jax.data import DATASETS
 from score_jax.errors import UserError, unknown
 from score_jax.losses import LOSSES
@@ -39,7 +39,7 @@ def get_config():
             loss=dict(name="denoising", view="score", weight="sigma2", reduction="half_sum"),
             sampler=dict(name="ancestral", steps=3),
             training=dict(steps=2, batch_size=8),
-            evaluation=dict(samples=4, batch_size=4, features="none"),
+            evaluation=dict(samples=20, batch_size=4, features="none"),
         )
     )
 """
@@ -212,7 +212,7 @@ def test_a_config_without_a_section_is_told_which(refused):
 def test_an_option_is_accepted_by_a_locked_config_that_does_not_name_it(desk):
     Path("locked.py").write_text(TINY + "\n_make = get_config\nget_config = lambda: _make().lock()")
     config = configs.load("locked.py")
-    configs.override(config, "training.warmup", "3")
+    configs.override(config, "training.warmup", "3", known_options)
     assert build(config).training.warmup == 3
 
 
@@ -349,8 +349,8 @@ def test_a_value_of_another_type_is_refused(option_refused, option, expected, go
 
 def test_a_whole_number_is_accepted_for_a_float(desk):
     config = configs.load("tiny.py")
-    configs.override(config, "process.sigma_max", "7")
-    configs.override(config, "training.clip", "2")
+    configs.override(config, "process.sigma_max", "7", known_options)
+    configs.override(config, "training.clip", "2", known_options)
     experiment = build(config)
     assert experiment.process.sigma_max == 7.0 and experiment.training.clip == 2.0
     assert type(experiment.config["process"]["sigma_max"]) is float
@@ -442,7 +442,14 @@ def images(side, channels=1, labels=True):
     """Writes x.npz; returns the data section that reads it."""
     y = {"y": np.arange(6)} if labels else {}
     np.savez("x.npz", x=np.zeros((6, side, side, channels), np.uint8), **y)
-    return 'data=dict(name="array", path="x.npz")'
+    return 'data=dict(name="array", path="x.npz", centered=False)'
+
+
+INDEXED = dict(
+    process='process=dict(name="ncsn", sigma_min=0.01, sigma_max=1.0, levels=4)',
+    parameterization='parameterization=dict(view="eps", condition="level")',
+    loss='loss=dict(name="denoising", law="ladder")',
+)
 
 
 def swap(**sections):
@@ -457,17 +464,16 @@ def swap(**sections):
 @pytest.mark.parametrize(
     ("model", "process"),
     [
-        ('model=dict(name="unet", features=8, multipliers=(1, 1))', None),
+        ('model=dict(name="unet", features=8, multipliers=(1, 1))', {}),
         (
             'model=dict(name="refinenet", features=8, levels=4)',
-            'process=dict(name="ncsn", sigma_min=0.01, sigma_max=1.0, levels=4)',
+            INDEXED,
         ),
     ],
     ids=["unet", "refinenet"],
 )
 def test_images_that_the_network_cannot_halve_are_refused(refused, model, process):
-    sections = {"data": images(7), "model": model}
-    swap(**sections, **({"process": process} if process else {}))
+    swap(data=images(7), model=model, **process)
     message = refused("--config=tiny.py", "--workdir=w")
     assert "needs images" in message and "(7, 7, 1)" in message
 
@@ -495,11 +501,7 @@ def test_images_are_refused_by_a_network_of_points(refused):
 )
 def test_a_number_that_a_network_of_images_cannot_have_is_refused(refused, model, option):
     ladder = "levels=4, " if model == "refinenet" else ""
-    swap(
-        data=images(8),
-        process='process=dict(name="ncsn", sigma_min=0.01, sigma_max=1.0, levels=4)',
-        model=f'model=dict(name="{model}", {ladder}{option})',
-    )
+    swap(data=images(8), model=f'model=dict(name="{model}", {ladder}{option})', **INDEXED)
     message = refused("--config=tiny.py", "--workdir=w")
     assert option.split("=")[0] in message
 
@@ -515,6 +517,39 @@ def test_a_network_and_a_process_of_different_levels_are_refused(refused, levels
         )
     message = refused("--config=tiny.py", "--workdir=w")
     assert "config.model.levels = 4" in message and f"has {levels or 'no'} levels" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "text", "value"),
+    [
+        ("parameterization", 'parameterization=dict(condition="time")', "'level'"),
+        ("loss", 'loss=dict(name="denoising", law="uniform")', "'ladder'"),
+        ("data", 'data=dict(name="array", path="x.npz", centered=True)', "False"),
+    ],
+)
+def test_a_network_with_parameters_for_each_level_is_asked_at_its_levels_only(
+    refused, section, text, value
+):
+    sections = INDEXED | dict(data=images(8), model='model=dict(name="refinenet", levels=4)')
+    swap(**(sections | {section: text}))
+    message = refused("--config=tiny.py", "--workdir=w")
+    assert f"it needs config.{section}." in message and f" = {value}, got" in message
+
+
+@pytest.mark.parametrize("option", ["sampler.clip", "data.flip", "data.dequantize"])
+def test_what_is_for_images_is_refused_for_points(option_refused, option):
+    message = option_refused(f"{option}=True")
+    assert f"config.{option} = True is for images" in message
+
+
+def test_another_name_leaves_out_what_was_the_old_ones(desk, capsys):
+    """The file's options for the old choice go, and are named; the command line's stay."""
+    np.save("x.npy", np.zeros((3, 2), np.float32))
+    config = configs.load("tiny.py")
+    for name, text in (("process.name", "vp"), ("process.beta_max", "9.0")):
+        configs.override(config, name, text, known_options)
+    assert build(config).process.beta_max == 9.0
+    assert "config.process.sigma_min = 0.01 is not for vp: left out" in capsys.readouterr().out
 
 
 def test_a_classifier_is_not_asked_of_points(option_refused):
@@ -567,8 +602,9 @@ def start(mode="train", **options):
     """Opens ./w as a run of the tiny config, with options changed."""
     config = configs.load("tiny.py")
     for name, value in options.items():
-        configs.override(config, name.replace("__", "."), repr(value))
-    open_workdir(Path("w"), build(config).config, mode)
+        configs.override(config, name.replace("__", "."), repr(value), known_options)
+    experiment = build(config)
+    open_workdir(Path("w"), experiment.config, mode, experiment.data)
 
 
 @pytest.mark.parametrize("mode", ["sample", "evaluate"])
@@ -584,13 +620,13 @@ def test_a_run_without_a_checkpoint_is_refused_by_name(refused, mode):
         "--config=tiny.py", "--workdir=w", f"--mode={mode}", leaves_all_as_it_was=False
     )
     assert "no checkpoint in w/checkpoints" in message and "--mode=train" in message
-    assert sorted(os.listdir("w")) == ["config.json", "starts.jsonl"]
+    assert sorted(os.listdir("w")) == ["config.json", "data.json", "starts.jsonl"]
 
 
 def test_the_workdir_of_another_config_is_refused_with_all_that_differs(option_refused):
     start()
     message = option_refused("model.width=16", "process.sigma_max=5", "training.batch_size=4")
-    assert "w holds a run of another config" in message and "--workdir" in message
+    assert "w holds another run" in message and "--workdir" in message
     for line in (
         "model.width: 8 there, 16 here",
         "process.sigma_max: 10.0 there, 5.0 here",
@@ -632,7 +668,7 @@ def test_a_change_of_what_the_parameters_are_or_have_seen_is_refused(refused):
     for option in (
         "training.seed=1",
         "training.steps_per_call=2",
-        "data.flip=True",
+        "model.depth=2",
         "loss.view=eps",
         "parameterization.view=x0",
         "model.scale=1.0",
@@ -659,10 +695,27 @@ def test_a_folder_of_somebody_else_s_is_left_alone(refused, mode, name, text):
     assert "--workdir" in message
 
 
-def test_a_damaged_config_of_a_run_is_named(refused):
+def test_a_damaged_config_of_a_run_is_said_and_made_anew(desk, capsys):
     start()
+    whole = Path("w/config.json").read_text()
     Path("w/config.json").write_text('{"data": ')
-    assert "w/config.json is damaged" in refused("--config=tiny.py", "--workdir=w")
+    start()
+    assert "w/config.json is missing or damaged; made anew" in capsys.readouterr().out
+    assert Path("w/config.json").read_text() == whole
+
+
+def test_a_run_does_not_go_on_from_other_data(refused):
+    start()
+    np.save("points.npy", np.load("points.npy") + 1)
+    message = refused("--config=tiny.py", "--workdir=w")
+    assert "w holds another run" in message and "data.sha256" in message
+
+
+def test_the_same_data_may_lie_elsewhere(desk, capsys):
+    start()
+    os.rename("points.npy", "moved.npy")
+    start(data__path="moved.npy")
+    assert "data.path: 'points.npy' there, 'moved.npy' here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("workdir", ["taken", "taken/below"])

@@ -68,6 +68,14 @@ def test_a_trained_run_is_sampled_with_another_sampler_and_number_of_steps(train
     assert "sampler.steps: 5 there, 12 here" in capsys.readouterr().out
 
 
+def test_too_few_samples_to_compare_are_refused_before_they_are_drawn(trained, capsys):
+    arguments, workdir = trained
+    before = (workdir / "samples.npz").read_bytes()
+    assert main([*arguments, "--mode=evaluate", "--config.evaluation.samples=19"]) == 2
+    assert "config.evaluation.samples = 19 is too few" in capsys.readouterr().err
+    assert (workdir / "samples.npz").read_bytes() == before
+
+
 def test_evaluation_reports_the_samples_beside_noise_and_the_data_itself(trained, capsys):
     arguments, workdir = trained
     assert main([*arguments, "--mode=evaluate"]) == 0

@@ -16,10 +16,12 @@ from conftest import tiny_config, tiny_images, write_config
 
 from score_jax.build import Training, build
 from score_jax.data.order import Order
+from score_jax.errors import UserError
+from score_jax.keys import stream
 from score_jax.models.base import as_net
 from score_jax.parallel import split, update_step
 from score_jax.training.checkpoints import Checkpoints
-from score_jax.training.loop import NonFinite, train
+from score_jax.training.loop import Interrupted, NonFinite, train
 from score_jax.training.state import create, learning_rate, make_optimizer, make_update
 from score_jax.workdir import open_workdir
 
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 def run(config, workdir):
     """Trains in this process, as launch.py does."""
     experiment = build(config)
-    open_workdir(workdir, experiment.config, "train")
+    open_workdir(workdir, experiment.config, "train", experiment.data)
     return jax.device_get(train(experiment, workdir))
 
 
@@ -64,7 +66,7 @@ def test_the_gradient_is_the_mean_of_the_examples_gradients():
     its second moment keeps (1 - β₂) g²."""
     experiment = build(tiny_config(training=dict(batch_size=8)))
     state, start = stepped(experiment, 1)[0], create(experiment)
-    key = jax.random.fold_in(jax.random.key(0), 1)
+    key = jax.random.fold_in(stream(0, "steps"), 0)
     examples = experiment.data.examples[Order(300, 0).batch(0, 8)]
 
     def loss(params, position):
@@ -236,6 +238,33 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(tmp_path, capsy
     assert "checkpoint damaged, passed over: step 12" in capsys.readouterr().out
     same(again, whole)
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def test_with_no_whole_checkpoint_the_run_refuses_and_touches_nothing(tmp_path):
+    """No silent fresh start, and nothing renamed that a second look might find whole."""
+    run(tiny_config(), tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    for file in folder.rglob("manifest.ocdbt"):
+        file.unlink()
+    before = sorted(str(file) for file in folder.rglob("*"))
+    with pytest.raises(UserError, match="no whole checkpoint in"):
+        run(tiny_config(training=dict(steps=20)), tmp_path / "run")
+    assert sorted(str(file) for file in folder.rglob("*")) == before
+    assert [m["step"] for m in metrics(tmp_path / "run")] == [4, 8, 12]
+
+
+def test_a_stop_in_the_last_step_is_heard(tmp_path, monkeypatch):
+    """It saves and stops; the samples are for the next start."""
+    save = Checkpoints.save
+
+    def save_and_be_stopped(self, state, pending):
+        save(self, state, pending)
+        if int(state.step) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_be_stopped)
+    with pytest.raises(Interrupted, match="stopped at step 12, all saved"):
+        run(tiny_config(training=dict(checkpoint_every=12)), tmp_path / "run")
 
 
 def test_the_newest_checkpoints_are_kept_and_every_kth_for_good(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from score_jax.data.base import Dataset, checked
 from score_jax.densities import DENSITIES
 from score_jax.errors import UserError, unknown
+from score_jax.keys import stream
 
 
 def digits() -> Dataset:
@@ -99,6 +100,6 @@ def toy(*, density: str, size: int = 10_000, seed: int = 0) -> Dataset:
         raise UserError(f"data.size must be at least 1, got {size}")
     if not 0 <= seed < 2**32:
         raise UserError(f"data.seed must lie in [0, 2^32), got {seed}")
-    keys = jax.random.split(jax.random.key(seed), size)
+    keys = jax.random.split(stream(seed, "data"), size)
     points = jax.jit(jax.vmap(DENSITIES[density]().sample))(keys)
     return checked(Dataset(density, np.asarray(points, np.float32)))

@@ -1,6 +1,7 @@
 """--mode=evaluate: the distance of samples to real data, beside what it is for noise and for
 real data against itself."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,29 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from score_jax.build import Experiment
 from score_jax.errors import UserError
-from score_jax.evaluation.features import classifier_features, train_classifier
+from score_jax.evaluation.features import FEATURES, classifier_features, train_classifier
 from score_jax.evaluation.metrics import frechet_distance
 from score_jax.files import whole
 from score_jax.workdir import write_json
 
+ENOUGH = 10  # examples a feature: with fewer the covariance is mostly noise
+
 
 def check(experiment: Experiment) -> None:
     """Raises UserError for an experiment that cannot be evaluated, before it is sampled."""
-    if experiment.evaluation.samples < 2:
-        raise UserError(
-            f"config.evaluation.samples must be at least 2 to evaluate, "
-            f"got {experiment.evaluation.samples}"
-        )
-    if experiment.evaluation.features == "classifier" and experiment.data.labels is None:
+    classifier = experiment.evaluation.features == "classifier"
+    dimensions = FEATURES if classifier else math.prod(experiment.data.shape)
+    least = ENOUGH * dimensions
+    for what, n in (
+        ("config.evaluation.samples", experiment.evaluation.samples),
+        (f"the number of examples of {experiment.data.name}", len(experiment.data.examples)),
+    ):
+        if n < least:
+            raise UserError(
+                f"{what} = {n} is too few to compare {dimensions} features, whose covariance "
+                f"would be mostly noise; at least {least} are needed"
+            )
+    if classifier and experiment.data.labels is None:
         raise UserError(
             f"{experiment.data.name} has no labels to train a classifier on; "
             "use --config.evaluation.features=none"
@@ -32,7 +42,9 @@ def evaluate(experiment: Experiment, samples: np.ndarray, made: dict, workdir: P
     """Measures samples, writes workdir/evaluation.json and returns what it holds.
 
     The Fréchet distance of the samples to as many real examples; of noise to them (uniform
-    bytes, or draws of the prior for points); and of one half of the real data to the other.
+    bytes, or draws of the prior for points); of one half of the real data to the other; and,
+    since the distance of finite sets is biased upwards, the more the smaller they are, of as
+    many samples as a half holds to a half: the fair comparison with the third.
     """
     real, rng = experiment.data.examples, np.random.default_rng(experiment.evaluation.seed)
     shuffled = rng.permutation(len(real))
@@ -48,6 +60,7 @@ def evaluate(experiment: Experiment, samples: np.ndarray, made: dict, workdir: P
         "frechet_distance": frechet_distance(f_samples, f_real),
         "frechet_distance_of_noise": frechet_distance(features(noise), f_real),
         "frechet_distance_of_two_halves_of_the_data": frechet_distance(first, second),
+        "frechet_distance_to_half_of_the_data": frechet_distance(f_samples[: len(second)], second),
         "examples_in_a_half": len(second),
         "made": made,
     }
@@ -58,11 +71,13 @@ def evaluate(experiment: Experiment, samples: np.ndarray, made: dict, workdir: P
 def report(result: dict) -> str:
     """The result as a small table for the terminal."""
     halves = result["frechet_distance_of_two_halves_of_the_data"]
+    half = result["examples_in_a_half"]
     rows = [
         (f"{result['samples']} samples against {result['real']} real",
          result["frechet_distance"]),
         ("noise against real", result["frechet_distance_of_noise"]),
-        (f"real against real, halves of {result['examples_in_a_half']}", halves),
+        (f"real against real, halves of {half}", halves),
+        (f"{half} samples against a half", result["frechet_distance_to_half_of_the_data"]),
     ]  # fmt: skip
     lines = [f"Fréchet distance in {result['features']}"]
     lines += [f"  {name:42s} {value:10.3f}   {value / halves:8.2f} x" for name, value in rows]

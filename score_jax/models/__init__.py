@@ -1,7 +1,7 @@
-"""Networks: MODELS maps a name to a Flax Linen module, called as module(x, c, label, train).
+"""Networks: MODELS maps a name to a Flax Linen module, called as module(x, c, train).
 
 x [B, ...] noised examples, c [B] the noise level as the parameterization gives it,
-label [B] int32 or None, train: whether dropout is on. The output has the shape of x.
+train: whether dropout is on. The output has the shape of x.
 `base.as_net` is the only way the rest of the project calls one.
 """
 

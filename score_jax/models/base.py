@@ -9,7 +9,7 @@ import numpy as np
 
 from score_jax.models.initializers import initialize
 from score_jax.predictions import Net
-from score_jax.types import Array, Key
+from score_jax.types import Key
 
 Params = Any
 
@@ -18,7 +18,6 @@ def as_net(
     module: nn.Module,
     params: Params,
     *,
-    label: Array | None = None,
     dropout_key: Key | None = None,
 ) -> Net:
     """(x, c) -> y for one example x. With a dropout_key the network is in training mode."""
@@ -28,7 +27,6 @@ def as_net(
             {"params": params},
             x[None],
             jnp.asarray(c)[None],
-            None if label is None else jnp.asarray(label)[None],
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )

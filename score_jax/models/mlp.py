@@ -19,7 +19,7 @@ class MLP(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x, c, label=None, train=False):
+    def __call__(self, x, c, train=False):
         self.check(x.shape[1:])
 
         def dense(width):

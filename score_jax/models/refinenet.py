@@ -158,7 +158,7 @@ class RefineNet(nn.Module):
     levels: int = 10
 
     @nn.compact
-    def __call__(self, x, c, label=None, train=False):
+    def __call__(self, x, c, train=False):
         self.check(x.shape[1:])
         c = jnp.clip(jnp.round(c).astype(int), 0, self.levels - 1)
         narrow, wide = self.features, 2 * self.features
@@ -186,9 +186,9 @@ class RefineNet(nn.Module):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless images of this shape [H, W, C] fit the network."""
-        for name in ("features", "levels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("features", 2), ("levels", 1)):  # a norm over the channels needs 2
+            if getattr(self, name) < least:
+                raise UserError(f"model.{name} must be at least {least}, got {getattr(self, name)}")
         if len(shape) != 3 or shape[0] % 2 or shape[1] % 2:
             raise UserError(
                 f"model refinenet needs images [H, W, C] with even sides, got {tuple(shape)}; "

@@ -74,7 +74,7 @@ class UNet(nn.Module):
     dropout: float = 0.1
 
     @nn.compact
-    def __call__(self, x, c, label=None, train=False):
+    def __call__(self, x, c, train=False):
         self.check(x.shape[1:])
         embedding = dense(4 * self.features)(sinusoidal(c, self.features))
         embedding = dense(4 * self.features)(nn.swish(embedding))

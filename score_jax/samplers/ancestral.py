@@ -22,7 +22,8 @@ def ancestral(
 
     variance "small": c² of that posterior (optimal for a point mass of data); "large":
     the forward variance b² of q(x_t | x_s) (optimal for N(0, I) data); Ho et al. 2020,
-    section 3.2. The step to s = 0 adds no noise: it is the denoising step.
+    section 3.2. The step to s = 0 adds no noise (where σ(0) = 0
+    it returns x0_θ: it is the denoising step).
 
     steps: network evaluations. grid: "ladder" (a trained ladder's levels) or "uniform".
     end: the last time, 0 for clean.

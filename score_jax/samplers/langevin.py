@@ -66,7 +66,6 @@ def annealed_langevin(
     steps_per_level: int = 100,
     step_size: float = 2e-5,
     grid: str = "ladder",
-    end: float = 0.0,
     denoise: bool = True,
 ) -> Sampler:
     """Langevin dynamics at noise level after noise level. Song & Ermon 2019, algorithm 1.
@@ -86,7 +85,7 @@ def annealed_langevin(
     for name, value in (("levels", levels), ("steps_per_level", steps_per_level)):
         if value < 1:
             raise UserError(f"sampler.{name} must be at least 1, got {value}")
-    times = make_grid(process, grid, levels, end)
+    times = make_grid(process, grid, levels, 0.0)
     t, s = times[:-1], times[1:]
     sigma, alpha_t = on_host(lambda t: (process.sigma(t), process.alpha(t)), t)
     alpha_s = np.append(alpha_t[1:], alpha_t[-1])  # the last level is where x stays

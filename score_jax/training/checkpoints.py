@@ -7,6 +7,7 @@
 A step is whole or not there: orbax writes beside the place and renames.
 """
 
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -70,20 +71,30 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, list]:
         """The newest whole checkpoint, on the device; `like` gives the shapes and types.
 
-        A damaged one is named and passed over and, unless read-only, set aside as
-        <step>.damaged, so that its step can be saved again. Raises UserError where none is left.
+        A damaged one is named and passed over and, unless read-only, set aside once an older
+        one is found whole, so that its step can be saved again. Raises UserError, and touches
+        nothing, where none is whole.
         """
-        tried = []
+        damaged = {}
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, like)
-            except (ValueError, OSError, KeyError) as error:
-                tried.append(f"step {step}: {str(error).splitlines()[0][:200]}")
-                print(f"checkpoint damaged, passed over: {tried[-1]}", flush=True)
+                restored = self._restore(step, like)
+            except (ValueError, KeyError, FileNotFoundError) as error:
+                damaged[step] = str(error).splitlines()[0][:200]
+                continue
+            for bad, why in damaged.items():
+                print(f"checkpoint damaged, passed over: step {bad}: {why}", flush=True)
                 if not self.read_only:
-                    os.replace(self.folder / str(step), self.folder / f"{step}.damaged")
-                    self.manager.reload()
-        raise UserError(f"no whole checkpoint in {self.folder}; " + "; ".join(tried))
+                    self._set_aside(bad)
+            return restored
+        whys = "\n".join(f"  step {step}: {why}" for step, why in damaged.items())
+        raise UserError(f"no whole checkpoint in {self.folder}:\n{whys}")
+
+    def _set_aside(self, step: int) -> None:
+        """Renames the step's folder to one that is no checkpoint, and free."""
+        names = (self.folder / f"{step}.damaged{n}" for n in itertools.count())
+        os.replace(self.folder / str(step), next(name for name in names if not name.exists()))
+        self.manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, list]:
         target = jax.tree.map(_abstract, like._asdict())

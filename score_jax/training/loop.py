@@ -72,15 +72,17 @@ class _Run:
 
     def until_done(self, state: TrainState) -> TrainState:
         options, per_call = self.options, self.options.steps_per_call
-        step = self.first_step = int(state.step)
+        step = int(state.step)
         saved = self.checkpoints.newest()
-        self.began = time.time()
+        self.last_line = step, time.time()
         with _StopSignals() as stop, _bar(step, options.steps) as bar:
+            self.stop = stop
             while step < options.steps and stop.signal is None:
                 state, metrics = self.update(state, self.batches(step))
                 self.unread.append(metrics)
                 jax.block_until_ready(self.unread[-self.in_flight :][0])
                 step += per_call
+                bar.update(per_call)
                 if step % options.log_every == 0:
                     self.write_line(step, bar)
                 if step % options.checkpoint_every == 0:
@@ -91,7 +93,7 @@ class _Run:
             if step != saved:
                 self.save(step, state)
             self.checkpoints.wait()
-        if step < options.steps:
+        if stop.signal is not None:
             message = f"stopped at step {step}, all saved; the same command goes on"
             raise Interrupted(message, stop.signal)
         return state
@@ -124,7 +126,9 @@ class _Run:
         loss, grad_norm = np.mean(self.pending, axis=0)
         self.pending = []
         rate = learning_rate(self.options, np.float32(step - 1))
-        speed = (step - self.first_step) / (time.time() - self.began)
+        (before, then), now = self.last_line, time.time()
+        speed = (step - before) / (now - then)
+        self.last_line = step, now
         self.log.scalars(
             step,
             {
@@ -135,7 +139,6 @@ class _Run:
             },
         )
         bar.set_postfix_str(f"{speed * self.options.batch_size:.0f} images/s, loss {loss:.4g}")
-        bar.update(step - bar.n)
 
     def save(self, step, state):
         self.read(step)
@@ -143,7 +146,10 @@ class _Run:
 
     def write_picture(self, step, state, bar):
         bar.set_description("drawing")
-        samples = self.draw(state.ema, range(min(GRID, self.experiment.evaluation.samples)))
+        indices = range(min(GRID, self.experiment.evaluation.samples))
+        samples = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
+        if samples is None:
+            return  # asked to stop: saving is more urgent than a picture
         picture = plotting.picture(samples, self.experiment.data.examples)
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from score_jax.build import Experiment, Training
+from score_jax.keys import stream
 from score_jax.models.base import Params, as_net, init_params
 from score_jax.parallel import mean_gradient, owned
 from score_jax.types import Array
@@ -50,9 +51,8 @@ def make_optimizer(options: Training) -> optax.GradientTransformation:
 
 def create(experiment: Experiment) -> TrainState:
     """The state before the first update, on the device and nobody else's."""
-    params = init_params(
-        experiment.module, jax.random.key(experiment.training.seed), experiment.data.shape
-    )
+    key = stream(experiment.training.seed, "parameters")
+    params = init_params(experiment.module, key, experiment.data.shape)
     opt_state = make_optimizer(experiment.training).init(params)
     return owned(TrainState(jnp.zeros((), jnp.int32), params, params, opt_state))
 
@@ -66,19 +66,17 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
     options, encoding = experiment.training, experiment.encoding
     optimizer = make_optimizer(options)
 
-    def loss(params, key, x):
+    def loss(params, key, position, x):
+        key = jax.random.fold_in(key, position)
         encode_key, loss_key, dropout_key = jax.random.split(key, 3)
         net = as_net(experiment.module, params, dropout_key=dropout_key)
         return experiment.loss(loss_key, experiment.predict(net), encoding.encode(encode_key, x))
 
-    gradient = mean_gradient(loss)
-
     def update(state, batch):
         examples, positions = batch
-        # Fold 0 made the parameters; the folds from 1 on belong to the steps.
-        key = jax.random.fold_in(jax.random.key(options.seed), state.step + 1)
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
-        value, grads = gradient(state.params, keys, examples)
+        key = jax.random.fold_in(stream(options.seed, "steps"), state.step)
+        gradient = mean_gradient(lambda params, *example: loss(params, key, *example))
+        value, grads = gradient(state.params, positions, examples)
 
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(options, state.step)

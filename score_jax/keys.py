@@ -1,0 +1,19 @@
+"""Where every random number comes from.
+
+    key = stream(seed, "samples")
+
+One seed feeds several purposes; each has a stream of its own, so that samples share no draw
+with the training, nor the parameters with the data. Keys are folded on from there by step
+and example.
+"""
+
+import jax
+
+from score_jax.types import Key
+
+PURPOSES = {"parameters": 0, "steps": 1, "samples": 2, "data": 3}
+
+
+def stream(seed: int, purpose: str) -> Key:
+    """The key of one purpose under a seed."""
+    return jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose])
