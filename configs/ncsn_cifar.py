@@ -10,8 +10,10 @@ algorithm 1 writes x + ε/2 s + √ε z with the same ε. In our convention (the
 code's step is 4e-5; for the paper's, --config.sampler.step_size=2e-5. Samples start from
 N(0, σ_1²), the process's prior, where the paper's start from uniform noise in [0, 1].
 
-Time: 200,000 steps are a day or so on one data-center GPU; a step of 8 images takes seconds
-on two CPU cores (--config.training.batch_size=8 --config.training.steps=4 to try it).
+Time: 200,000 steps of 128 images want an accelerator (not run here). To see it take real
+steps on two CPU cores, in about two minutes:
+    --config.training.batch_size=8 --config.training.steps=6 --config.training.log_every=1
+    --config.sampler.steps_per_level=1 --config.evaluation.samples=4
 Data: CIFAR-10 by TFDS, downloaded and prepared on the first run without TensorFlow; a
 prepared folder elsewhere is named by --config.data.data_dir.
 """

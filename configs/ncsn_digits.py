@@ -3,6 +3,10 @@
 Noise conditional score network (Song & Ermon 2019) on 1,797 real 8x8 digits, with the ladder
 of NCSNv2 (Song & Ermon 2020, technique 2: neighbouring levels overlap) in place of ten
 levels, and its network f(x)/σ (technique 3), here as the eps view.
+
+Expect digits most of which a person can read, and a Fréchet distance to the real ones about
+three times that of two halves of the data (--mode=evaluate). Time on two cores: 4 minutes, and
+2 more to draw the 1,797 samples that are evaluated.
 """
 
 from ml_collections import ConfigDict
