@@ -1,4 +1,9 @@
-"""A 2-D toy: three unequal modes, whose score is known exactly."""
+"""NCSN on a toy in the plane: three unequal modes, whose score is known exactly.
+
+Expect a scatter plot of samples that is hard to tell from that of the data beside it. Time on
+two cores: half a minute. The process is the continuous VE, the sampler anneals through 30 of
+its levels.
+"""
 
 from ml_collections import ConfigDict
 

@@ -211,7 +211,10 @@ def test_any_number_of_steps_runs_down_a_ladder(steps):
         (lambda p: annealed_langevin(p, levels=0, grid="uniform"), "got 0"),
         (lambda p: annealed_langevin(p, levels=9, grid="uniform", step_size=-1.0), "got -1.0"),
         (lambda p: annealed_langevin(p, levels=9, grid="uniform", steps_per_level=0), "got 0"),
-        (lambda p: langevin(p, step_size=0.0, end=0.1), "sampler.step_size must be positive, got 0.0"),
+        (
+            lambda p: langevin(p, step_size=0.0, end=0.1),
+            "sampler.step_size must be positive, got 0.0",
+        ),
     ],
 )
 def test_a_bad_argument_is_refused_with_its_name_and_value(make, words):
