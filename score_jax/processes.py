@@ -206,7 +206,7 @@ def add_noise(process: GaussianProcess, x_0: Array, eps: Array, t: Scalar) -> Ar
     return process.alpha(t) * x_0 + process.sigma(t) * eps
 
 
-def kept(process: GaussianProcess, s: Scalar, t: Scalar) -> Array:
+def share_new(process: GaussianProcess, s: Scalar, t: Scalar) -> Array:
     """1 - SNR(t)/SNR(s) in [0, 1], without cancellation: the share of noise at t new since s."""
     return -jnp.expm1(process.logsnr(t) - process.logsnr(s))
 
@@ -218,7 +218,7 @@ def transition(process: GaussianProcess, s: Scalar, t: Scalar) -> tuple[Array, A
     b² is β_t.
     """
     a = jnp.exp(process.log_alpha(t) - process.log_alpha(s))
-    return a, process.sigma(t) * jnp.sqrt(kept(process, s, t))
+    return a, process.sigma(t) * jnp.sqrt(share_new(process, s, t))
 
 
 def posterior(process: GaussianProcess, s: Scalar, t: Scalar) -> tuple[Array, Array, Array]:
@@ -227,7 +227,7 @@ def posterior(process: GaussianProcess, s: Scalar, t: Scalar) -> tuple[Array, Ar
     Ho et al. 2020, equations 6 and 7, for any process: a = α_t σ_s² / (α_s σ_t²),
     b = α_s (1 - SNR(t)/SNR(s)), c² = σ_s² (1 - SNR(t)/SNR(s)).
     """
-    new = kept(process, s, t)
+    new = share_new(process, s, t)
     alpha_s, sigma_s = process.alpha(s), process.sigma(s)
     a = process.alpha(t) / alpha_s * (sigma_s / process.sigma(t)) ** 2
     return a, alpha_s * new, sigma_s * jnp.sqrt(new)

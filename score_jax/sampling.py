@@ -1,6 +1,6 @@
 """Drawing many samples from a trained network, on all devices, with progress.
 
-    draw = make_draw(experiment)
+    draw = make_draw(experiment, batch_size=64)
     x = draw(params, range(64))        # uint8 [64, H, W, C], or float32 [64, D]
 
 Sample i depends on the evaluation's seed and on i alone.

@@ -1,13 +1,16 @@
 """A run's folder: which config made it, and who started it when.
 
-config.json     the config as resolved
-starts.jsonl    one line a start: time, mode, versions, devices, what changed in the config
-metrics.jsonl   one line every training.log_every steps
-tensorboard/    the same, and the sample grids, for TensorBoard
-checkpoints/    see training/checkpoints.py
-samples/        grids drawn during and after training
-samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0, and samples.json: how made
-evaluation.json what --mode=evaluate measured
+    config.json     the config as resolved
+    data.json       what tells its data from others
+    starts.jsonl    one line a start: time, mode, versions, devices, what changed in the config
+    metrics.jsonl   one line every training.log_every steps
+    tensorboard/    the same, and the sample grids, for TensorBoard
+    checkpoints/    see training/checkpoints.py
+    samples/        grids drawn during and after training
+    samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0; samples.json: how made
+    evaluation.json what --mode=evaluate measured; classifier.npz: whose features it compared
+
+This module writes the first three; the others know their own.
 """
 
 import datetime
@@ -72,8 +75,7 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str, data: Data
                 print(f"{workdir / name} is missing or damaged; made anew", flush=True)
                 continue
             differences = _differences(old, value)
-            kept = {n: pair for n, pair in differences.items() if name == "data.json"}
-            fixed |= kept | {n: pair for n, pair in differences.items() if not _is_free(n)}
+            fixed |= {n: pair for n, pair in differences.items() if not _is_free(n)}
             changed |= differences
         if fixed:
             raise UserError(

@@ -92,7 +92,7 @@ def annealed_langevin(
     step_sizes = step_size * (sigma / sigma[-1]) ** 2
 
     def step(key, predict, x, t, s, step_size, rescale):
-        score = lambda x, t: predict(x, t).score  # noqa: E731
+        score = lambda x, t: predict(x, t).score
         return rescale * run_langevin(key, score, x, t, step_size, steps_per_level)
 
     schedule = (t, s, step_sizes, alpha_s / alpha_t)
