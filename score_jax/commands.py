@@ -1,4 +1,4 @@
-"""train, sample, evaluate: each a function of an experiment and its workdir."""
+"""train, sample, evaluate, likelihood: each a function of an experiment and its workdir."""
 
 import hashlib
 import sys
@@ -12,6 +12,7 @@ from score_jax import plotting
 from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation import evaluate as evaluation
+from score_jax.evaluation import likelihood as likelihoods
 from score_jax.files import whole
 from score_jax.models.base import count
 from score_jax.sampling import make_draw
@@ -41,13 +42,17 @@ def train(experiment: Experiment, workdir: Path) -> None:
 
 def sample(experiment: Experiment, workdir: Path) -> None:
     """Draws evaluation.samples from the newest checkpoint: samples.npz and a grid."""
-    samples, _ = _draw(experiment, workdir, anew=True)
+    samples, made = _draw(experiment, workdir, anew=True)
     shown = samples[: loop.GRID] if experiment.data.is_images else samples
     picture = plotting.picture(shown, experiment.data.examples)
     path = workdir / "samples" / "final.png"
     path.parent.mkdir(exist_ok=True)
     plotting.save(picture, path)
-    print(f"{len(samples):,} samples: {workdir / 'samples.npz'}\na picture: {path}", flush=True)
+    print(
+        f"{len(samples):,} samples, {made['network_evaluations_per_sample']:,.6g} network "
+        f"evaluations each: {workdir / 'samples.npz'}\na picture: {path}",
+        flush=True,
+    )
 
 
 def evaluate(experiment: Experiment, workdir: Path) -> None:
@@ -58,41 +63,67 @@ def evaluate(experiment: Experiment, workdir: Path) -> None:
     print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)
 
 
-def _draw(experiment, workdir, *, anew):
-    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made."""
-    options = experiment.evaluation
+def likelihood(experiment: Experiment, workdir: Path) -> None:
+    """Measures the data's log-likelihood under the newest checkpoint: likelihood.json."""
+    likelihoods.check(experiment)
+    state = _newest(experiment, workdir)
+    total = min(experiment.likelihood.examples, len(experiment.data.examples))
+    with _bar("likelihood", total, " examples") as bar:
+        result = likelihoods.evaluate(
+            experiment,
+            state.ema,
+            _identity(state),
+            workdir,
+            lambda fraction: bar.update(int(fraction * total) - bar.n),
+        )
+    print(f"{likelihoods.report(result)}\nwritten to {workdir / 'likelihood.json'}", flush=True)
+
+
+def _newest(experiment, workdir):
+    """The newest checkpoint's state."""
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         if checkpoints.newest() is None:
             raise UserError(
                 f"no checkpoint in {workdir / 'checkpoints'}: train first (--mode=train), "
                 "or give the --workdir of a run that was"
             )
-        state, _ = checkpoints.restore(like=create(experiment))
-    made = {
+        return checkpoints.restore(like=create(experiment))[0]
+
+
+def _identity(state):
+    """Which parameters a result is of."""
+    return {
         "step": int(state.step),
         "parameters": "ema",
         "parameters_sha256": _digest(state.ema),
+    }
+
+
+def _bar(what, total, unit):
+    """A progress bar, on a terminal."""
+    return tqdm(
+        desc=what, total=total, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True
+    )
+
+
+def _draw(experiment, workdir, *, anew):
+    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made."""
+    options = experiment.evaluation
+    state = _newest(experiment, workdir)
+    made = _identity(state) | {
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,
     }
-    if (
-        not anew
-        and (workdir / "samples.npz").is_file()
-        and read_json(workdir / "samples.json") == made
-    ):
-        with np.load(workdir / "samples.npz", allow_pickle=False) as file:
-            return file["arr_0"], made
+    if not anew and (workdir / "samples.npz").is_file():
+        found = read_json(workdir / "samples.json") or {}
+        if {key: found.get(key) for key in made} == made:
+            with np.load(workdir / "samples.npz", allow_pickle=False) as file:
+                return file["arr_0"], found
 
     draw = make_draw(experiment, min(options.batch_size, options.samples))
-    with tqdm(
-        desc="sampling",
-        total=options.samples,
-        unit=" samples",
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    ) as bar:
-        samples = draw(
+    with _bar("sampling", options.samples, " samples") as bar:
+        samples, evaluations = draw(
             state.ema,
             range(options.samples),
             lambda fraction: bar.update(int(fraction * options.samples) - bar.n),
@@ -100,6 +131,7 @@ def _draw(experiment, workdir, *, anew):
     (workdir / "samples.json").unlink(missing_ok=True)  # never beside another's samples
     with whole(workdir / "samples.npz") as partial:
         np.savez(partial, arr_0=samples)
+    made["network_evaluations_per_sample"] = float(evaluations.mean())
     write_json(workdir / "samples.json", made)
     return samples, made
 

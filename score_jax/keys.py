@@ -11,7 +11,7 @@ import jax
 
 from score_jax.types import Key
 
-PURPOSES = {"parameters": 0, "steps": 1, "samples": 2, "data": 3}
+PURPOSES = {"parameters": 0, "steps": 1, "samples": 2, "data": 3, "calibration": 4, "likelihood": 5}
 
 
 def stream(seed: int, purpose: str) -> Key:

@@ -16,7 +16,7 @@ from absl import flags
 from score_jax import config as configs
 from score_jax.errors import UserError, unknown
 
-MODES = ("train", "sample", "evaluate")
+MODES = ("train", "sample", "evaluate", "likelihood")
 
 
 def main(argv: list[str]) -> int:
@@ -66,6 +66,9 @@ def parse(argv: list[str]):
         raise unknown("--mode", values.mode, MODES)
 
     config = configs.load(values.config)
+    if "likelihood" not in config:  # the section that a config may leave out
+        with config.unlocked():
+            config["likelihood"] = {}
     given = [word.split("=", 1) for word in overrides]
     for name, text in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
         configs.override(config, name, text, _known_options)
@@ -105,7 +108,7 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def run(config, workdir: Path, mode: str = "train") -> None:
-    """What `python launch.py` does, for a notebook: trains, samples or evaluates.
+    """What `python launch.py` does, for a notebook: runs one mode.
 
     config: a ConfigDict or nested dicts. Raises UserError for a mistake in it.
     """
@@ -127,5 +130,10 @@ def run(config, workdir: Path, mode: str = "train") -> None:
         check_divides(experiment.training.batch_size)
     open_workdir(workdir, experiment.config, mode, experiment.data)
     print(commands.describe(experiment, workdir), flush=True)
-    command = {"train": commands.train, "sample": commands.sample, "evaluate": commands.evaluate}
+    command = {
+        "train": commands.train,
+        "sample": commands.sample,
+        "evaluate": commands.evaluate,
+        "likelihood": commands.likelihood,
+    }
     command[mode](experiment, workdir)

@@ -63,3 +63,30 @@ def save(picture: np.ndarray, path: Path) -> None:
     """Writes a PNG whole or not at all."""
     with whole(path) as partial:
         Image.fromarray(picture).save(partial)
+
+
+def curves(
+    panels: dict[str, dict[str, list[tuple[float, float]]]], x_label: str, y_label: str
+) -> np.ndarray:
+    """Lines on logarithmic axes, {panel: {line: [(x, y), ...]}}, as a picture [H, W, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(4, math.ceil(math.sqrt(len(panels))))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(3.6 * columns + 2.4, 3.2 * rows), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axis, (title, lines) in zip(axes, panels.items()):
+        for i, (name, points) in enumerate(lines.items()):
+            style = dict(color=f"C{i % 10}", linestyle="-" if i < 10 else "--", marker=".")
+            axis.loglog(*zip(*sorted(points)), label=name, **style)
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    figure.supxlabel(x_label)
+    figure.supylabel(y_label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -7,41 +7,58 @@ Whatever the network was trained to predict, a Prediction carries every view of 
 
 The views of one and the same pair (x_0, ε), with x_t = α x_0 + σ ε:
 
-    x0        E[x_0 | x_t]
-    eps       E[ε | x_t]
-    score     ∇ log p_t(x_t) = -eps/σ
-    v         α eps - σ x0              (Salimans & Ho 2022, appendix D)
-    velocity  dx_t/dt = α' x0 + σ' eps  (Lipman et al. 2023, with our direction of time)
+    x0              E[x_0 | x_t]
+    eps             E[ε | x_t]
+    score           ∇ log p_t(x_t) = -eps/σ
+    v               α eps - σ x0              (Salimans & Ho 2022, appendix D)
+    velocity        dx_t/dt = α' x0 + σ' eps  (Lipman et al. 2023, with our direction of time)
 
-Conversion goes through (x0, eps) and happens in this file only; the view that the
-network itself predicts is passed through untouched.
+and, as outputs of a network only,
+
+    F               (σ/σ_d x0 - α σ_d eps) / S, S² = σ² + α² σ_d², of the input x_t/S: what the
+                    network inside the preconditioning of Karras et al. 2022, equation 7, predicts
+    posterior_mean  E[x_s | x_t], s the level below t of a ladder (Ho et al. 2020, equation 7)
+    energy          E = |x_t - net(x_t)|²/(2σ²), whose minus gradient is the score
+
+All but the energy are linear in the pair, so conversion is two equations in two unknowns. It
+happens in this file only; the view that the network itself predicts is passed through untouched.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from score_jax.errors import UserError, unknown
-from score_jax.processes import GaussianProcess
+from score_jax.processes import GaussianProcess, posterior
 from score_jax.types import Array, Scalar, ScoreFn
 
 
 class Prediction(NamedTuple):
-    """Five views of one prediction, each with the shape of x."""
+    """Five views of one prediction, each with the shape of x, and what else a network may know.
+
+    log_density: log p_t(x_t) up to a constant, of an energy network; else None.
+    variance: of a network with learned variances, where between the small (0) and the large
+    (1) reverse variance its own stands, with the shape of x; else None.
+    """
 
     x0: Array
     eps: Array
     score: Array
     v: Array
     velocity: Array
+    log_density: Array | None = None
+    variance: Array | None = None
 
 
 PredictFn = Callable[[Array, Scalar], Prediction]  # (x_t, t) -> Prediction
 Net = Callable[[Array, Scalar], Array]  # (x_t, c) -> y: one example, see models.as_net
 
-VIEWS = Prediction._fields
+VIEWS = ("x0", "eps", "score", "v", "velocity")
+LINEAR_VIEWS = (*VIEWS, "F", "posterior_mean")
+NETWORK_VIEWS = (*LINEAR_VIEWS, "energy")
+SIGMA_DATA = 0.5
 
 
 class _Curves(NamedTuple):
@@ -59,21 +76,29 @@ def _curves(process: GaussianProcess, t: Scalar) -> _Curves:
     return _Curves(alpha, sigma, d_alpha, d_sigma)
 
 
-def _solve(view: str, y: Array, x: Array, c: _Curves) -> tuple[Array, Array]:
-    """(x0, eps) from one view y of them and x = α x0 + σ eps."""
+def _below(process: GaussianProcess, t: Scalar) -> Array:
+    """The level below t of a ladder; 0 below the first."""
+    return jnp.maximum(t - 1.0 / process.levels, 0.0)
+
+
+def _row(view: str, process: GaussianProcess, t: Scalar, c: _Curves, sigma_data: float):
+    """(p, q) with view = p x0 + q eps."""
     if view == "x0":
-        return y, (x - c.alpha * y) / c.sigma
+        return 1.0, 0.0
     if view == "eps":
-        return (x - c.sigma * y) / c.alpha, y
-    if view == "score":
-        return (x + c.sigma**2 * y) / c.alpha, -c.sigma * y
+        return 0.0, 1.0
     if view == "v":
-        norm = c.alpha**2 + c.sigma**2
-        return (c.alpha * x - c.sigma * y) / norm, (c.sigma * x + c.alpha * y) / norm
+        return -c.sigma, c.alpha
     if view == "velocity":
-        det = c.alpha * c.d_sigma - c.sigma * c.d_alpha
-        return (c.d_sigma * x - c.sigma * y) / det, (c.alpha * y - c.d_alpha * x) / det
-    raise unknown("view", view, VIEWS)
+        return c.d_alpha, c.d_sigma
+    if view == "F":
+        scale = jnp.hypot(c.sigma, c.alpha * sigma_data)
+        return c.sigma / (sigma_data * scale), -c.alpha * sigma_data / scale
+    if view == "posterior_mean":
+        s = _below(process, t)
+        a, b, _ = posterior(process, s, t)
+        return a * c.alpha + b, a * c.sigma
+    raise unknown("view", view, LINEAR_VIEWS)
 
 
 def _views(x0: Array, eps: Array, c: _Curves) -> Prediction:
@@ -86,14 +111,46 @@ def _views(x0: Array, eps: Array, c: _Curves) -> Prediction:
     )
 
 
-def read(view: str, y: Array, process: GaussianProcess, x: Array, t: Scalar) -> Prediction:
+def read(
+    view: str,
+    y: Array,
+    process: GaussianProcess,
+    x: Array,
+    t: Scalar,
+    sigma_data: float = SIGMA_DATA,
+) -> Prediction:
     """All views of y, which is one `view` of what is known about x = x_t at time t.
 
-    Undefined (infinite or NaN) where the mathematics is: x0 from eps at α = 0, eps from
-    x0 or the score at σ = 0. Raises UserError for an unknown view.
+    sigma_data: σ_d of the view F. Undefined (infinite or NaN) where the mathematics is: x0
+    from eps at α = 0, eps from x0 or the score at σ = 0. Raises UserError for an unknown view.
     """
     c = _curves(process, t)
-    return _views(*_solve(view, y, x, c), c)._replace(**{view: y})
+    if view == "score":
+        return read("eps", -c.sigma * y, process, x, t)._replace(score=y)
+    p, q = _row(view, process, t, c, sigma_data)
+    if view == "x0":
+        x0, eps = y, (x - c.alpha * y) / c.sigma
+    elif view == "eps":
+        x0, eps = (x - c.sigma * y) / c.alpha, y
+    else:
+        det = c.alpha * q - c.sigma * p
+        x0, eps = (q * x - c.sigma * y) / det, (c.alpha * y - p * x) / det
+    views = _views(x0, eps, c)
+    return views._replace(**{view: y}) if view in VIEWS else views
+
+
+def express(
+    view: str,
+    prediction: Prediction,
+    process: GaussianProcess,
+    t: Scalar,
+    sigma_data: float = SIGMA_DATA,
+) -> Array:
+    """One view of a prediction, also those that only networks have (F, posterior_mean)."""
+    if view in VIEWS:
+        return getattr(prediction, view)
+    p, q = _row(view, process, t, _curves(process, t), sigma_data)
+    return p * prediction.x0 + q * prediction.eps
 
 
 def target(process: GaussianProcess, x_0: Array, eps: Array, t: Scalar) -> Prediction:
@@ -102,8 +159,38 @@ def target(process: GaussianProcess, x_0: Array, eps: Array, t: Scalar) -> Predi
 
 
 def from_score(process: GaussianProcess, score: ScoreFn) -> PredictFn:
-    """A PredictFn from a score that is known, for example an exact one."""
+    """A PredictFn from a score that is known. Where α = 0 it has no x0: see `exact`."""
     return lambda x, t: read("score", score(x, t), process, x, t)
+
+
+def from_energy(process: GaussianProcess, energy: Callable[[Array, Scalar], Array]) -> PredictFn:
+    """A PredictFn from an energy (x, t) -> scalar: p_t ∝ exp(-energy), score = -∇ energy.
+
+    The normalizing constant drops out of the score (LeCun et al. 2006; Song & Kingma 2021,
+    arXiv 2101.03288, equation 5).
+    """
+
+    def predict(x, t):
+        value, slope = jax.value_and_grad(energy)(x, t)
+        return read("score", -slope, process, x, t)._replace(log_density=-value)
+
+    return predict
+
+
+def exact(process: GaussianProcess, density: Any) -> PredictFn:
+    """The perfect network for data from this density (densities.py), at every t with σ > 0.
+
+    x0 is its posterior mean, eps is -σ ∇ log p_t: neither is got from the other, so both
+    keep their precision from clean data to pure noise.
+    """
+
+    def predict(x, t):
+        c = _curves(process, t)
+        score = density.noised(c.alpha, c.sigma).score(x)
+        x0 = density.posterior_mean(x, c.alpha, c.sigma)
+        return _views(x0, -c.sigma * score, c)._replace(score=score)
+
+    return predict
 
 
 def clipped(predict: PredictFn, process: GaussianProcess, low: float, high: float) -> PredictFn:
@@ -113,7 +200,9 @@ def clipped(predict: PredictFn, process: GaussianProcess, low: float, high: floa
     """
 
     def clipped_predict(x, t):
-        return read("x0", jnp.clip(predict(x, t).x0, low, high), process, x, t)
+        prediction = predict(x, t)
+        views = read("x0", jnp.clip(prediction.x0, low, high), process, x, t)
+        return views._replace(variance=prediction.variance)
 
     return clipped_predict
 
@@ -126,43 +215,86 @@ CONDITIONS = {
     "time": lambda process, t: 999.0 * t,
     "level": _level,
     "log_sigma": lambda process, t: jnp.log(process.sigma(t)),
+    "edm": lambda process, t: -0.125 * process.logsnr(t),
 }
 
 
 class Parameterization(NamedTuple):
     """How a network is asked and what its answer means.
 
-    view: what the network's output is: x0, eps, score, v or velocity.
+    view: what the network's output is: x0, eps, score, v, velocity, F, posterior_mean or energy.
     condition: the number that tells it the noise level. "time" is 999 t (score_sde);
         "level" the index 0 .. N-1 of a ladder, fractional between levels (NCSN, DDPM);
-        "log_sigma" is log σ(t) (NCSN++).
+        "log_sigma" is log σ(t) (NCSN++); "edm" is log(σ/α)/4 (EDM's c_noise).
+    sigma_data: σ_d, the data's standard deviation as the view F takes it.
+    learned_variance: the network has twice as many outputs; the second half says where
+        between the small and the large reverse variance it stands, -1 to 1 (Nichol & Dhariwal
+        2021, equation 15).
     """
 
     view: str = "eps"
     condition: str = "time"
+    sigma_data: float = SIGMA_DATA
+    learned_variance: bool = False
 
 
 def check_parameterization(process: GaussianProcess, parameterization: Parameterization) -> None:
     """Raises UserError if the network cannot be asked this way about this process."""
-    if parameterization.view not in VIEWS:
-        raise unknown("parameterization.view", parameterization.view, VIEWS)
-    if parameterization.condition not in CONDITIONS:
-        raise unknown("parameterization.condition", parameterization.condition, CONDITIONS)
-    if parameterization.condition == "level" and process.levels is None:
+    view, condition = parameterization.view, parameterization.condition
+    if view not in NETWORK_VIEWS:
+        raise unknown("parameterization.view", view, NETWORK_VIEWS)
+    if condition not in CONDITIONS:
+        raise unknown("parameterization.condition", condition, CONDITIONS)
+    if not parameterization.sigma_data > 0:
         raise UserError(
-            "parameterization.condition = 'level' needs a process with a ladder (ncsn, ddpm), "
-            f"got {type(process).__name__}; use 'time' or 'log_sigma'"
+            f"parameterization.sigma_data must be positive, got {parameterization.sigma_data}"
+        )
+    for option, value, needs, instead in (
+        ("condition", condition, "level", "time"),
+        ("view", view, "posterior_mean", "eps"),
+    ):
+        if value == needs and process.levels is None:
+            raise UserError(
+                f"parameterization.{option} = '{needs}' needs a process with a ladder (ncsn, "
+                f"ddpm), got {type(process).__name__}; use '{instead}'"
+            )
+    if view == "energy" and parameterization.learned_variance:
+        raise UserError(
+            "parameterization.learned_variance: an energy is one number and has no second half"
+        )
+
+
+def check_start(process: GaussianProcess, view: str, start: float) -> None:
+    """Raises UserError where sampling starts at a time at which the view does not tell x0."""
+    if float(process.alpha(start)) == 0.0 and view in ("eps", "score", "energy"):
+        raise UserError(
+            f"sampler.start = {start}: nothing of the data is left there, and x0 cannot be told "
+            f"from parameterization.view = '{view}'; start a little later (0.999), or predict "
+            "x0, v or velocity"
         )
 
 
 def make_predict(
     net: Net, process: GaussianProcess, parameterization: Parameterization
 ) -> PredictFn:
-    """The PredictFn of a network: asks it once, reads the answer five ways."""
+    """The PredictFn of a network: asks it once, reads the answer in every view."""
+    view, _, sigma_data, learned_variance = parameterization
     condition = CONDITIONS[parameterization.condition]
 
-    def predict(x, t):
-        y = net(x, condition(process, t))
-        return read(parameterization.view, y, process, x, t)
+    def ask(x, t):
+        if view == "F":
+            x = x / jnp.hypot(process.sigma(t), process.alpha(t) * sigma_data)
+        return net(x, condition(process, t))
 
-    return predict
+    def energy(x, t):
+        """Salimans & Ho 2021, "Should EBMs model the energy or the score?"."""
+        return 0.5 * jnp.sum((x - ask(x, t)) ** 2) / process.sigma(t) ** 2
+
+    def predict(x, t):
+        y, variance = ask(x, t), None
+        if learned_variance:
+            y, raw = jnp.split(y, 2, axis=-1)
+            variance = 0.5 * (raw + 1.0)
+        return read(view, y, process, x, t, sigma_data)._replace(variance=variance)
+
+    return from_energy(process, energy) if view == "energy" else predict

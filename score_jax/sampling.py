@@ -1,12 +1,13 @@
 """Drawing many samples from a trained network, on all devices, with progress.
 
     draw = make_draw(experiment, batch_size=64)
-    x = draw(params, range(64))        # uint8 [64, H, W, C], or float32 [64, D]
+    x, evaluations = draw(params, range(64))     # uint8 [64, H, W, C], or float32 [64, D]
 
 Sample i depends on the evaluation's seed and on i alone.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,18 +17,30 @@ from score_jax.keys import stream
 from score_jax.models.base import as_net
 from score_jax.parallel import join, over_examples, rounded_up, split
 from score_jax.samplers import base
+from score_jax.variances import eps_errors
 
 PIECES = 50  # a batch's loop is cut into at most so many calls, for progress and for stopping
+CALIBRATION = 1_000  # training examples that a sampler which is to be calibrated is shown
 
 
-def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., np.ndarray | None]:
-    """draw(params, indices, progress) -> the samples with these indices, as the data's numbers.
+class Drawn(NamedTuple):
+    """samples: as the data's numbers. evaluations: [N], how often each asked the network."""
+
+    samples: np.ndarray
+    evaluations: np.ndarray
+
+
+def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | None]:
+    """draw(params, indices, progress) -> the samples with these indices.
 
     batch_size: samples at a time; a shorter last batch is padded to it, so that one
     program serves all. progress(fraction) is told the share of the work done, and may
     answer False to have the rest left: draw then returns None.
+
+    A sampler that is to be calibrated is, for these parameters, before the first sample: on at
+    most 1,000 training examples, which costs what drawing as many samples does.
     """
-    sampler, process = experiment.sampler, experiment.process
+    sampler, process, data = experiment.sampler, experiment.process, experiment.data
     batch_size = rounded_up(batch_size)
 
     def key_of(index):
@@ -36,32 +49,61 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., np.ndarr
     def predict(params):
         return experiment.sampling_predict(as_net(experiment.module, params))
 
+    def errors(params, index, x):
+        key = jax.random.fold_in(stream(experiment.evaluation.seed, "calibration"), index)
+        encode_key, noise_key = jax.random.split(key)
+        x_0 = experiment.encoding.encode(encode_key, x)
+        return eps_errors(noise_key, process, predict(params), x_0, sampler.schedule[0])
+
     def start(shared, index):
-        return base.start(key_of(index), process, sampler, experiment.data.shape)
+        return base.start(key_of(index), process, sampler, data.shape)
 
-    def advance(shared, index, state):
-        params, begin, end = shared
-        return base.advance(key_of(index), sampler, predict(params), state, begin, end)
+    def advance(shared, index, run):
+        params, schedule, begin, end = shared
+        ready = sampler._replace(schedule=schedule, calibrate=None)
+        return base.advance(key_of(index), ready, predict(params), run, begin, end)
 
-    def finish(params, state):
-        return sampler.finish(predict(params), state)
+    def finish(params, run):
+        return base.finish(sampler, predict(params), run)
 
-    start, advance, finish = map(over_examples, (start, advance, finish))
-    pieces = np.linspace(0, sampler.steps, min(PIECES, sampler.steps) + 1).astype(np.int32)
+    errors, start, advance, finish = map(over_examples, (errors, start, advance, finish))
+    pieces = np.linspace(0, sampler.steps, max(1, min(PIECES, sampler.steps)) + 1).astype(np.int32)
+
+    def calibrate(params, progress):
+        """The sampler's schedule for these parameters; None where progress asks to stop."""
+        if sampler.calibrate is None:
+            return sampler.schedule
+        rng, n = np.random.default_rng(experiment.evaluation.seed), len(data.examples)
+        chosen = np.sort(rng.permutation(n)[:CALIBRATION]).astype(np.int32)
+        found = []
+        for b in range(0, len(chosen), batch_size):
+            index = np.resize(chosen[b : b + batch_size], batch_size)
+            found.append(join(errors(params, split(index), split(data.examples[index]))))
+            if progress(0.0) is False:
+                return None
+        found = np.concatenate(found)[: len(chosen)]
+        return sampler.calibrate(found.mean(0, dtype=np.float64)).schedule
 
     def draw(params, indices, progress=lambda fraction: None):
+        schedule = calibrate(params, progress)
+        if schedule is None:
+            return None
+        schedule = tuple(np.asarray(c, np.float32) for c in schedule)
         indices = np.asarray(list(indices), np.int32)
         batches = -(-len(indices) // batch_size)
-        samples = []
+        samples, evaluations = [], []
         for b in range(batches):
             index = split(np.resize(indices[b * batch_size : (b + 1) * batch_size], batch_size))
-            state = start(None, index)
+            run = start(None, index)
             for p, (begin, end) in enumerate(zip(pieces[:-1], pieces[1:])):
-                state = advance((params, begin, end), index, state)
-                jax.block_until_ready(state)
+                run = advance((params, schedule, begin, end), index, run)
+                jax.block_until_ready(run)
                 if progress((b + (p + 1) / (len(pieces) - 1)) / batches) is False:
                     return None
-            samples.append(join(finish(params, state)))
-        return experiment.encoding.decode(np.concatenate(samples)[: len(indices)])
+            x, asked = finish(params, run)
+            samples.append(join(x))
+            evaluations.append(join(asked))
+        samples, evaluations = (np.concatenate(a)[: len(indices)] for a in (samples, evaluations))
+        return Drawn(experiment.encoding.decode(samples), evaluations)
 
     return draw

@@ -1,21 +1,27 @@
-"""Times to train at (laws) and times to sample through (grids).
+"""Times to train at (laws, draws) and times to sample through (grids).
 
-A law maps u ~ U[0, 1) to a training time; a grid orders n + 1 decreasing sampling times
-from 1 to the end, on the host in float64. The number of sampling steps is the sampler's:
-it need not be the number of levels that the network was trained at.
+A law maps u ~ U[0, 1) to a training time; a draw gives every example of a batch its u; a grid
+orders n + 1 decreasing sampling times from a start to an end, on the host in float64. The number
+of sampling steps is the sampler's: it need not be the number of levels that the network was
+trained at.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.errors import UserError
-from score_jax.processes import GaussianProcess
-from score_jax.types import Array, Scalar
+from score_jax.errors import UserError, unknown
+from score_jax.processes import GaussianProcess, start_time
+from score_jax.types import Array, Key, Scalar
+
+FIRST = 1e-5  # Song et al. 2021, appendix C: training stays so far away from t = 0
 
 
 def uniform_law(process: GaussianProcess, u: Scalar) -> Array:
     """t ~ U[1e-5, 1): Song et al. 2021, appendix C, which stay 1e-5 away from t = 0."""
-    return 1e-5 + (1.0 - 1e-5) * u
+    return FIRST + (1.0 - FIRST) * u
 
 
 def ladder_law(process: GaussianProcess, u: Scalar) -> Array:
@@ -24,22 +30,167 @@ def ladder_law(process: GaussianProcess, u: Scalar) -> Array:
     return (jnp.minimum(jnp.floor(u * process.levels), process.levels - 1) + 1) / process.levels
 
 
-def uniform_grid(process: GaussianProcess, n: int, end: float) -> np.ndarray:
-    """n equal steps of t from 1 to end."""
-    return np.linspace(1.0, end, n + 1)
+def lognormal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) -> Array:
+    """log σ/α ~ N(mean, std²), within the process's range. Karras et al. 2022, table 1."""
+    log_ratio = mean + std * jax.scipy.special.ndtri(u)
+    return jnp.clip(process.time_of_logsnr(-2.0 * log_ratio), 0.0, 1.0)
 
 
-def ladder_grid(process: GaussianProcess, n: int, end: float) -> np.ndarray:
-    """n of the ladder's levels, evenly spread from the noisiest, then `end`.
+def logit_normal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) -> Array:
+    """log t/(1 - t) ~ N(mean, std²). Esser et al. 2024 (arXiv 2403.03206), equation 19."""
+    return jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
+
+
+def importance_law(process: GaussianProcess, u: Scalar) -> Array:
+    """p(t) ∝ g²/σ² = -d logsnr/dt, that is, logsnr uniform between its ends.
+
+    The law under which the likelihood-weighted loss of an eps network has no weight left:
+    Song et al. 2021 (arXiv 2101.09258), section 4.3, for any process.
+    """
+    clean, noisy = process.logsnr(FIRST), process.logsnr(start_time(process))
+    return process.time_of_logsnr(clean + u * (noisy - clean))
+
+
+LAWS = {
+    "uniform": uniform_law,
+    "ladder": ladder_law,
+    "lognormal": lognormal_law,
+    "logit_normal": logit_normal_law,
+    "importance": importance_law,
+}
+NORMAL_LAWS = {"lognormal": (-1.2, 1.2), "logit_normal": (0.0, 1.0)}  # published (mean, std)
+
+
+def make_law(
+    process: GaussianProcess, law: str, mean: float | None = None, std: float | None = None
+) -> Callable[[Scalar], tuple[Array, Array]]:
+    """u -> (t, w): a time of the law, and what a loss there must be multiplied with.
+
+    w is 1 but for "importance", where it is the ratio of the uniform density to the law's: the
+    loss keeps its expectation over uniform t and loses variance. mean, std: of the normal laws,
+    theirs by default (lognormal -1.2 and 1.2, logit_normal 0 and 1).
+    Raises UserError for an unknown law, a ladder law without a ladder, and mean or std where
+    they have no meaning.
+    """
+    if law not in LAWS:
+        raise unknown("loss.law", law, LAWS)
+    if law in NORMAL_LAWS:
+        default_mean, default_std = NORMAL_LAWS[law]
+        mean, std = default_mean if mean is None else mean, default_std if std is None else std
+        if not std > 0:
+            raise UserError(f"loss.law_std must be positive, got {std}")
+        draw = lambda u: LAWS[law](process, _inside(u), mean, std)
+    elif (mean, std) != (None, None):
+        raise UserError(
+            f"loss.law_mean = {mean} and loss.law_std = {std} belong to the laws "
+            f"{', '.join(NORMAL_LAWS)}; loss.law is '{law}'"
+        )
+    else:
+        draw = lambda u: LAWS[law](process, u)
+    draw(0.5)  # refuses a law that the process cannot have, before training
+
+    if law != "importance":
+        return lambda u: (draw(u), 1.0)
+    last = start_time(process)
+    total = process.logsnr(FIRST) - process.logsnr(last)
+
+    def weighted(u):
+        t = draw(u)
+        return t, total / (-jax.grad(process.logsnr)(t) * (last - FIRST))
+
+    return weighted
+
+
+def _inside(u):
+    """u kept off 0, where a normal quantile is infinite."""
+    return jnp.maximum(u, jnp.finfo(jnp.result_type(float)).tiny)
+
+
+def independent(key: Key, position: Array, batch_size: int) -> Array:
+    """Every example its own u ~ U[0, 1)."""
+    return jax.random.uniform(jax.random.fold_in(key, position))
+
+
+def antithetic(key: Key, position: Array, batch_size: int) -> Array:
+    """Pairs u and 1 - u."""
+    u = jax.random.uniform(jax.random.fold_in(key, position // 2))
+    return jnp.where(position % 2 == 0, u, 1.0 - u)
+
+
+def stratified(key: Key, position: Array, batch_size: int) -> Array:
+    """u_0 + i/B mod 1, one u_0 for the batch. Kingma et al. 2021 (VDM), appendix I.1."""
+    return (jax.random.uniform(key) + position / batch_size) % 1.0
+
+
+DRAWS = {"independent": independent, "antithetic": antithetic, "stratified": stratified}
+
+
+def uniform_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+    """n equal steps of t."""
+    return np.linspace(start, end, n + 1)
+
+
+def quadratic_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+    """√t in equal steps: finer towards the data. Song et al. 2020 (DDIM), appendix D.2."""
+    inner = np.linspace(start**0.5, end**0.5, n + 1)[1:-1] ** 2
+    return np.concatenate([[start], inner, [end]])
+
+
+def ladder_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+    """n of the ladder's levels, evenly spread from the noisiest before `start`, then `end`.
 
     With n = N all levels, as in NCSN and DDPM; with fewer the strided subset of Song et
     al. 2020 (DDIM, arXiv 2010.02502, section 4.2); with more the levels are interpolated.
     """
     _require_ladder(process, "grid")
-    position = np.linspace(process.levels, 1.0, n)
-    if n <= process.levels:
+    first = np.floor(start * process.levels + 1e-9)
+    position = np.linspace(first, 1.0, n)
+    if n <= first:
         position = np.round(position)
     return np.append(position / process.levels, end)
+
+
+def karras_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+    """(σ/α)^(1/7) in equal steps. Karras et al. 2022, equation 5, with ρ = 7."""
+    low, high = np.exp(-_logsnr_at(process, "karras", start, end) / 14)[::-1]
+    return _through(process, -14 * np.log(np.linspace(high, low, n + 1)), start, end)
+
+
+def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+    """logsnr in equal steps. Lu et al. 2022 (DPM-Solver, arXiv 2206.00927), section 3.4."""
+    noisy, clean = _logsnr_at(process, "logsnr", start, end)
+    return _through(process, np.linspace(noisy, clean, n + 1), start, end)
+
+
+def _logsnr_at(process, grid, start, end):
+    ends = _float64(process.logsnr, np.array([start, end]))
+    for name, t, value, why in (("start", start, ends[0], "data"), ("end", end, ends[1], "noise")):
+        if not np.isfinite(value):
+            raise UserError(
+                f"sampler.grid = '{grid}' needs a finite log SNR at both ends, but there is no "
+                f"{why} at sampler.{name} = {t}; use a time a little inside, or grid = 'uniform'"
+            )
+    return ends
+
+
+def _through(process, logsnrs, start, end):
+    """The times with these logsnrs, the ends exactly as they were given."""
+    times = _float64(process.time_of_logsnr, logsnrs)
+    return np.concatenate([[start], times[1:-1], [end]])
+
+
+def _float64(fn, values):
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(jax.vmap(fn)(jnp.asarray(values, jnp.float64)))
+
+
+GRIDS = {
+    "uniform": uniform_grid,
+    "quadratic": quadratic_grid,
+    "ladder": ladder_grid,
+    "karras": karras_grid,
+    "logsnr": logsnr_grid,
+}
 
 
 def _require_ladder(process, option):
@@ -48,7 +199,3 @@ def _require_ladder(process, option):
             f"{option} = 'ladder' needs a process with a ladder (ncsn, ddpm), "
             f"got {type(process).__name__}; use 'uniform'"
         )
-
-
-LAWS = {"uniform": uniform_law, "ladder": ladder_law}
-GRIDS = {"uniform": uniform_grid, "ladder": ladder_grid}

@@ -9,6 +9,7 @@
     samples/        grids drawn during and after training
     samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0; samples.json: how made
     evaluation.json what --mode=evaluate measured; classifier.npz: whose features it compared
+    likelihood.json what --mode=likelihood measured
 
 This module writes the first three; the others know their own.
 """
@@ -37,6 +38,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collection
 FREE = (
     "sampler",
     "evaluation",
+    "likelihood",
     "training",
     "data.path",
     "data.data_dir",
@@ -76,7 +78,8 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str, data: Data
                 continue
             differences = _differences(old, value)
             fixed |= {n: pair for n, pair in differences.items() if not _is_free(n)}
-            changed |= differences
+            # A section of which the run's program knew nothing has not changed.
+            changed |= {n: pair for n, pair in differences.items() if n.split(".")[0] in old}
         if fixed:
             raise UserError(
                 f"{workdir} holds another run:\n{_table(fixed)}\n"

@@ -11,6 +11,7 @@ import pytest
 
 from score_jax.densities import GaussianMixture
 from score_jax.processes import PROCESSES
+from score_jax.samplers import base
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,8 +31,14 @@ def x64():
 PROCESS_EXAMPLES = {
     "ve": dict(sigma_min=0.05, sigma_max=20.0),
     "vp": dict(beta_min=0.1, beta_max=20.0),
+    "subvp": dict(beta_min=0.1, beta_max=20.0),
+    "cosine": dict(),
+    "edm": dict(sigma_min=0.01, sigma_max=40.0),
+    "flow": dict(),
     "ncsn": dict(sigma_min=0.05, sigma_max=20.0, levels=25),
+    "ncsnv2": dict(sigma_min=0.05, sigma_max=20.0, dimensions=64),
     "ddpm": dict(beta_min=1e-4, beta_max=0.02, levels=1000),
+    "ddpm_quadratic": dict(beta_min=1e-4, beta_max=0.02, levels=1000),
 }
 
 
@@ -60,6 +67,15 @@ def exact_score(process, density):
 
 def draws(sample_one, n, seed=0):
     return jax.jit(jax.vmap(sample_one))(jax.random.split(jax.random.key(seed), n))
+
+
+def by_hand(key, process, sampler, predict, shape):
+    """`samplers.base.sample`, its loop in Python: no program to be compiled for every sampler."""
+    state = base.start(key, process, sampler, shape).state
+    for i, row in enumerate(zip(*sampler.schedule)):
+        row = (jnp.asarray(c, jnp.result_type(float)) for c in row)
+        state = sampler.step(jax.random.fold_in(key, i), predict, state, *row)
+    return sampler.finish(predict, state)
 
 
 def times(n=7, low=0.05, high=0.95):

@@ -22,10 +22,12 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
-    ("keys",),
+    ("keys", "odes"),
     ("densities", "processes", "plotting", "options"),
     ("predictions", "times"),
-    ("losses", "samplers", "models", "data", "config"),
+    ("probability_flow", "variances"),
+    ("losses", "samplers", "likelihood", "models", "data", "config"),
+    ("checks", "sections"),
     ("build",),
     ("parallel", "sampling", "workdir", "training", "evaluation"),
     ("commands", "main"),
@@ -36,7 +38,8 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 NEIGHBORS = {
     "sampling": {"parallel"},
     "training": {"parallel", "sampling"},
-    "evaluation": {"workdir"},
+    "variances": {"predictions"},
+    "evaluation": {"parallel", "workdir"},
     "main": {"commands"},
 }
 

@@ -431,6 +431,7 @@ def test_a_number_that_langevin_dynamics_cannot_have_is_refused_by_name(refused,
         ("loss.law=ladder", "law = 'ladder' needs a process with a ladder"),
         ("sampler.grid=ladder", "grid = 'ladder' needs a process with a ladder"),
         ("parameterization.condition=level", "condition = 'level' needs a process with a ladder"),
+        ("parameterization.view=posterior_mean", "view = 'posterior_mean' needs a process with"),
     ],
 )
 def test_a_ladder_is_not_asked_of_a_process_that_has_none(option_refused, option, says):
@@ -607,13 +608,13 @@ def start(mode="train", **options):
     open_workdir(Path("w"), experiment.config, mode, experiment.data)
 
 
-@pytest.mark.parametrize("mode", ["sample", "evaluate"])
+@pytest.mark.parametrize("mode", ["sample", "evaluate", "likelihood"])
 def test_a_mode_that_needs_a_run_is_refused_without_one(refused, mode):
     message = refused("--config=tiny.py", "--workdir=w", f"--mode={mode}")
     assert "no run in w" in message and "--mode=train" in message
 
 
-@pytest.mark.parametrize("mode", ["sample", "evaluate"])
+@pytest.mark.parametrize("mode", ["sample", "evaluate", "likelihood"])
 def test_a_run_without_a_checkpoint_is_refused_by_name(refused, mode):
     start()
     message = refused(

@@ -10,8 +10,8 @@ from score_jax.densities import GaussianMixture
 from score_jax.errors import UserError
 from score_jax.losses import LOSSES
 from score_jax.losses.denoising import denoising
-from score_jax.predictions import from_score, read
-from score_jax.times import LAWS
+from score_jax.predictions import exact, from_score, read
+from score_jax.times import LAWS, make_law
 
 LADDERS = ("ncsn", "ddpm")
 NCSN = dict(law="ladder", view="score", weight="sigma2", reduction="half_sum")
@@ -28,8 +28,10 @@ def losses(loss, predict, density, n=20_000):
     return np.asarray(draws(one, n), np.float64)
 
 
-def test_every_loss_has_a_test_here():
-    assert set(LOSSES) == {"denoising"}
+def test_every_loss_is_tested():
+    """Here, in test_score_matching or in test_variational."""
+    score_matching = {"explicit", "implicit", "sliced", "finite_difference"}
+    assert set(LOSSES) == {"denoising", "variational", "hybrid"} | score_matching
 
 
 @pytest.mark.parametrize("name", LADDERS)
@@ -125,6 +127,114 @@ def test_the_ladder_law_draws_every_level_equally_often():
 def test_a_ladder_law_without_a_ladder_is_refused():
     with pytest.raises(UserError, match="'ladder' needs a process with a ladder"):
         denoising(make_process("vp"), **NCSN)
+
+
+MAXIMUM_LIKELIHOOD = dict(view="score", weight="likelihood", reduction="half_sum")
+PUBLISHED = {
+    "ncsn": NCSN,
+    "ddpm": DDPM,
+    "maximum likelihood": dict(law="importance", **MAXIMUM_LIKELIHOOD),
+    "edm": dict(law="lognormal", view="x0", weight="edm"),
+    "min-snr": dict(law="uniform", view="x0", weight="min_snr"),
+    "flow matching": dict(law="uniform", view="velocity"),
+    "flow matching, logit-normal": dict(law="logit_normal", view="velocity"),
+    "at one level": dict(at=0.3),
+}
+
+
+def on(name):
+    """A process that a loss is published for, whose time is not a ladder's unless it must be."""
+    return make_process({"ncsn": "ncsn", "ddpm": "ddpm", "edm": "edm"}.get(name, "flow"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_exact_model_minimizes_every_published_loss(name):
+    """Against four neighbors, on the same draws."""
+    process, p = on(name), mixture()
+    loss, best = denoising(process, **PUBLISHED[name]), exact(process, p)
+
+    def bent(scale, shift):
+        def predict(x, t):
+            return read("v", scale * best(x, t).v + shift, process, x, t)
+
+        return predict
+
+    def excesses(key):
+        data_key, loss_key = jax.random.split(key)
+        x_0 = p.sample(data_key)
+        at_best = loss(loss_key, best, x_0)
+        wrong = [bent(0.8, 0.0), bent(1.2, 0.0), bent(1.0, 0.2), bent(1.0, -0.2)]
+        return jnp.stack([loss(loss_key, w, x_0) - at_best for w in wrong])
+
+    got = np.asarray(draws(excesses, 20_000), np.float64)
+    assert np.all(got.mean(0) > 4 * got.std(0) / np.sqrt(len(got)))
+
+
+def test_edms_weight_on_x0_is_a_unit_weight_on_f(x64):
+    """Karras et al. 2022: λ(σ) c_out(σ)² = 1."""
+    p, predict = mixture(), lambda process: from_score(process, lambda x, t: -jnp.tanh(x))
+    for process in (make_process("edm"), make_process("vp")):
+        for key in jax.random.split(jax.random.key(3), 4):
+            pair = [
+                denoising(process, law="lognormal", sigma_data=0.7, **choice)(
+                    key, predict(process), p.sample(key)
+                )
+                for choice in (dict(view="x0", weight="edm"), dict(view="F"))
+            ]
+            np.testing.assert_allclose(*pair, rtol=1e-9)
+
+
+def test_min_snr_clips_the_weight_of_eps_too(x64):
+    """min(SNR, 5) on x0 is min(SNR, 5)/SNR on eps: Hang et al. 2023, section 3.4."""
+    process, key, x_0 = make_process("vp"), jax.random.key(0), np.array([0.2, -0.9])
+    predict = from_score(process, lambda x, t: -jnp.tanh(x))
+    for at in (0.05, 0.3, 0.8):
+        snr = np.exp(process.logsnr(at))
+        clipped = denoising(process, at=at, view="x0", weight="min_snr")(key, predict, x_0)
+        plain = denoising(process, at=at, view="eps")(key, predict, x_0)
+        np.testing.assert_allclose(clipped, min(snr, 5.0) / snr * plain, rtol=1e-9)
+
+
+def test_importance_leaves_the_likelihood_loss_no_weight(process, x64):
+    """At a time of the law it is ½ |ε - ε_θ|² times one constant, since g²/σ² = -d logsnr/dt."""
+    predict = from_score(process, lambda x, t: -x / (1 + process.sigma(t) ** 2))
+    loss = denoising(process, law="importance", **MAXIMUM_LIKELIHOOD)
+    law, x_0, key = make_law(process, "importance"), np.array([0.2, -0.9]), jax.random.key(1)
+    ratios = []
+    for u in (0.1, 0.5, 0.9):
+        at = float(law(u)[0])
+        plain = denoising(process, at=at, view="eps", reduction="half_sum")
+        ratios.append(loss(key, predict, x_0, u) / plain(key, predict, x_0, u))
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "cosine"])
+def test_importance_leaves_the_likelihood_loss_its_mean(name):
+    process, p = make_process(name), mixture()
+    predict = from_score(process, lambda x, t: -x / (1 + process.sigma(t) ** 2))
+    uniform, importance = (
+        losses(denoising(process, law=law, **MAXIMUM_LIKELIHOOD), predict, p, 40_000)
+        for law in ("uniform", "importance")
+    )
+    error = np.hypot(uniform.std(), importance.std()) / np.sqrt(40_000)
+    assert abs(uniform.mean() - importance.mean()) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(view="eps", weight="edm"), "'edm' weights the error of loss.view = 'x0', got 'eps'"),
+        (dict(view="eps", weight="likelihood"), "of loss.view = 'score', got 'eps'"),
+        (dict(at=1.5), r"loss.at must lie in \[0, 1\], got 1.5"),
+        (dict(at=0.0), "loss.at = 0.0: there is no noise"),
+        (dict(view="posterior_mean"), "needs a process with a ladder"),
+        (dict(sigma_data=0.0), "loss.sigma_data must be positive, got 0.0"),
+        (dict(law_mean=1.0), "loss.law_mean = 1.0"),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        denoising(make_process("vp"), **options)
 
 
 @pytest.mark.parametrize("option", ["law", "view", "weight", "reduction"])

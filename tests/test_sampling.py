@@ -16,8 +16,8 @@ from score_jax.sampling import make_draw
 def test_a_sample_does_not_depend_on_how_many_are_drawn_or_batched():
     experiment = build(tiny_config())
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
-    twenty = make_draw(experiment, 7)(params, range(20))
-    five = make_draw(experiment, 64)(params, range(10, 15))
+    twenty, _ = make_draw(experiment, 7)(params, range(20))
+    five, _ = make_draw(experiment, 64)(params, range(10, 15))
     np.testing.assert_allclose(five, twenty[10:15], rtol=1e-5, atol=1e-5)
     assert len(np.unique(twenty.round(4), axis=0)) == 20
 
@@ -27,13 +27,13 @@ def test_progress_runs_to_the_end():
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
     seen = []
     make_draw(experiment, 8)(params, range(20), seen.append)
-    assert seen == sorted(seen) and len(seen) == 36 and seen[-1] == pytest.approx(1.0)
+    assert seen == sorted(seen) and len(seen) == 33 and seen[-1] == pytest.approx(1.0)
 
 
 def test_images_come_out_as_bytes():
     experiment = build(tiny_images())
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
-    samples = make_draw(experiment, 4)(params, range(3))
+    samples, evaluations = make_draw(experiment, 4)(params, range(3))
     assert samples.dtype == np.uint8 and samples.shape == (3, 8, 8, 1)
 
 

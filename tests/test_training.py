@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_images, write_config
 
-from score_jax.build import Training, build
+from score_jax.build import build
 from score_jax.data.order import Order
 from score_jax.errors import UserError
 from score_jax.keys import stream
 from score_jax.models.base import as_net
 from score_jax.parallel import split, update_step
+from score_jax.sections import Training
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.loop import Interrupted, NonFinite, train
 from score_jax.training.state import create, learning_rate, make_optimizer, make_update
@@ -121,6 +122,7 @@ import sys
 import numpy as np, jax
 from conftest import tiny_images
 from score_jax.build import build
+from score_jax.sections import Training
 from test_training import stepped
 assert jax.local_device_count() == 8
 np.savez(sys.argv[1], *jax.tree.leaves(stepped(build(tiny_images()), 3)[-1]))

@@ -1,7 +1,8 @@
 """Networks: MODELS maps a name to a Flax Linen module, called as module(x, c, train).
 
 x [B, ...] noised examples, c [B] the noise level as the parameterization gives it,
-train: whether dropout is on. The output has the shape of x.
+train: whether dropout is on. The output has the shape of x,
+or, with outputs = 2, twice as many channels: the second half is for learned variances.
 `base.as_net` is the only way the rest of the project calls one.
 """
 

@@ -40,6 +40,13 @@ def init_params(module: nn.Module, key: Key, shape: tuple[int, ...]) -> Params:
     return initialize(module, key, jnp.zeros((1, *shape)), jnp.zeros((1,)))
 
 
+def output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the module's output for an example of this shape; computes nothing."""
+    inputs = jnp.zeros((1, *shape)), jnp.zeros((1,))
+    y, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), *inputs))
+    return y.shape[1:]
+
+
 def count(module: nn.Module, shape: tuple[int, ...]) -> int:
     """The number of the module's parameters for examples of this shape; computes nothing."""
     inputs = jnp.zeros((1, *shape)), jnp.zeros((1,))

@@ -12,11 +12,13 @@ class MLP(nn.Module):
 
     scale: what c is multiplied with before its sinusoidal embedding.
     width: even and at least 4, for the embedding.
+    outputs: how many numbers are put out for each of x: 2 with learned variances, else 1.
     """
 
     width: int = 128
     depth: int = 3
     scale: float = 1.0
+    outputs: int = 1
 
     @nn.compact
     def __call__(self, x, c, train=False):
@@ -28,7 +30,7 @@ class MLP(nn.Module):
         h = dense(self.width)(x) + dense(self.width)(sinusoidal(self.scale * c, self.width))
         for _ in range(self.depth):
             h = dense(self.width)(nn.swish(h))
-        return dense(x.shape[-1])(nn.swish(h))
+        return dense(self.outputs * x.shape[-1])(nn.swish(h))
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless points of this shape [D] fit the network."""
@@ -41,3 +43,5 @@ class MLP(nn.Module):
             raise UserError(f"model.width must be even and at least 4, got {self.width}")
         if self.depth < 0:
             raise UserError(f"model.depth must be at least 0, got {self.depth}")
+        if self.outputs < 1:
+            raise UserError(f"model.outputs must be at least 1, got {self.outputs}")

@@ -61,7 +61,8 @@ class UNet(nn.Module):
     features: channels at full resolution. multipliers: channels of each resolution, in
     features; the resolution halves between them. blocks: residual blocks a resolution
     (one more on the way up). attention: the resolutions (pixels a side) with
-    self-attention after every block, on both ways. dropout: its rate.
+    self-attention after every block, on both ways. dropout: its rate. outputs: how many
+    numbers are put out for each of x: 2 with learned variances, else 1.
 
     Needs images whose sides divide by 2^(len(multipliers) - 1). 35,746,307 parameters at
     32x32x3 with the defaults, the paper's 35.7 M.
@@ -72,6 +73,7 @@ class UNet(nn.Module):
     blocks: int = 2
     attention: tuple[int, ...] = (16,)
     dropout: float = 0.1
+    outputs: int = 1
 
     @nn.compact
     def __call__(self, x, c, train=False):
@@ -105,13 +107,17 @@ class UNet(nn.Module):
                 h = conv(h.shape[-1], name=f"up_{level}")(h)
 
         h = nn.swish(group_norm(h.shape[-1])(h))
-        return conv(x.shape[-1], init=zeros, name="out")(h)
+        return conv(self.outputs * x.shape[-1], init=zeros, name="out")(h)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless images of this shape [H, W, C] fit the network."""
         if self.features < 4 or self.features % 2:
             raise UserError(f"model.features must be even and at least 4, got {self.features}")
-        for name, values in (("multipliers", self.multipliers), ("blocks", (self.blocks,))):
+        for name, values in (
+            ("multipliers", self.multipliers),
+            ("blocks", (self.blocks,)),
+            ("outputs", (self.outputs,)),
+        ):
             if not values or min(values) < 1:
                 raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:

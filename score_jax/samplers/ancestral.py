@@ -1,13 +1,13 @@
-"""Ancestral sampling of the reverse Markov chain (Ho et al. 2020, algorithm 2)."""
+"""The reverse Markov chain (Ho et al. 2020, algorithm 2) and DDIM (Song et al. 2020)."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from score_jax.errors import unknown
-from score_jax.processes import GaussianProcess, posterior, transition
-from score_jax.samplers.base import Sampler, make_grid, on_host
-
-VARIANCES = ("small", "large")
+from score_jax.errors import UserError, unknown
+from score_jax.processes import GaussianProcess, posterior
+from score_jax.samplers.base import Sampler, make_times, on_host
+from score_jax.variances import VARIANCES, analytic_variance, between, reverse_log_variance
 
 
 def ancestral(
@@ -15,28 +15,86 @@ def ancestral(
     *,
     steps: int = 1000,
     grid: str = "uniform",
+    start: float = 1.0,
     end: float = 0.0,
     variance: str = "small",
+    denoise: bool = True,
 ) -> Sampler:
-    """x_s = a x_t + b x0_θ(x_t) + c z, with (a, b) of the posterior q(x_s | x_t, x_0).
+    """x_s = a x_t + b x0_θ(x_t) + √v z, with (a, b) of the posterior q(x_s | x_t, x_0).
 
-    variance "small": c² of that posterior (optimal for a point mass of data); "large":
-    the forward variance b² of q(x_t | x_s) (optimal for N(0, I) data); Ho et al. 2020,
-    section 3.2. The step to s = 0 adds no noise (where σ(0) = 0
-    it returns x0_θ: it is the denoising step).
+    variance: v is small, large, learned or analytic, see `variances`. An analytic one depends
+    on the network and on the data: `calibrate` the sampler with the mean of
+    `variances.eps_errors` at its times before it is used, as `sampling.make_draw` does:
 
-    steps: network evaluations. grid: "ladder" (a trained ladder's levels) or "uniform".
-    end: the last time, 0 for clean.
+        sampler = sampler.calibrate(errors)    # errors [n] at the times sampler.schedule[0]
+
+    steps, grid, start, end, denoise: see `samplers.base.make_times`.
     """
     if variance not in VARIANCES:
         raise unknown("sampler.variance", variance, VARIANCES)
-    times = make_grid(process, grid, steps, end)
-    t, s = times[:-1], times[1:]
-    a, b, small = on_host(lambda t, s: posterior(process, s, t), t, s)
-    _, large = on_host(lambda t, s: transition(process, s, t), t, s)
-    c = np.where(s == 0.0, 0.0, small if variance == "small" else large)
+    divides = variance == "analytic"
+    t, s, first, finish = make_times(process, grid, steps, end, denoise, start, divides=divides)
+    a, b, _ = on_host(lambda t, s: posterior(process, s, t), t, s)
+
+    def log_variance(kind):
+        return on_host(lambda t, s: reverse_log_variance(process, s, t, kind), t, s)
+
+    def noise(key, x, c):
+        return c * jax.random.normal(key, x.shape, x.dtype)
 
     def step(key, predict, x, t, s, a, b, c):
-        return a * x + b * predict(x, t).x0 + c * jax.random.normal(key, x.shape, x.dtype)
+        return a * x + b * predict(x, t).x0 + noise(key, x, c)
 
-    return Sampler((t, s, a, b, c), lambda x: x, step, lambda predict, x: x)
+    def learned_step(key, predict, x, t, s, a, b, log_small, log_large):
+        prediction = predict(x, t)
+        c = jnp.exp(0.5 * between(prediction.variance, log_small, log_large))
+        return a * x + b * prediction.x0 + noise(key, x, c)
+
+    if variance == "learned":
+        schedule = (t, s, a, b, log_variance("small"), log_variance("large"))
+        return Sampler(schedule, lambda x: x, learned_step, finish, first)
+    if variance != "analytic":
+        c = np.exp(0.5 * log_variance(variance))
+        return Sampler((t, s, a, b, c), lambda x: x, step, finish, first)
+
+    def calibrate(errors):
+        if np.shape(errors) != t.shape:
+            raise UserError(f"expected errors {list(t.shape)}, got shape {np.shape(errors)}")
+        variance = on_host(lambda t, s, e: analytic_variance(process, s, t, e), t, s, errors)
+        schedule = (t, s, a, b, np.sqrt(variance))
+        return Sampler(schedule, lambda x: x, step, finish, first)
+
+    unknown_yet = np.full_like(t, np.nan)
+    return Sampler((t, s, a, b, unknown_yet), lambda x: x, step, finish, first, calibrate=calibrate)
+
+
+def ddim(
+    process: GaussianProcess,
+    *,
+    steps: int = 100,
+    grid: str = "uniform",
+    start: float = 1.0,
+    end: float = 0.0,
+    eta: float = 0.0,
+    denoise: bool = True,
+) -> Sampler:
+    """x_s = α_s x0 + √(σ_s² - c²) eps + c z, with c = eta times the posterior's deviation.
+
+    eta = 0 is deterministic and of first order: Euler's method on the probability-flow ODE,
+    d(x/α) = eps d(σ/α). eta = 1 is `ancestral` with the small variance.
+    Song et al. 2020 (DDIM, arXiv 2010.02502), equations 12 and 16, for any process.
+    Raises UserError unless 0 <= eta <= 1.
+    """
+    if not 0.0 <= eta <= 1.0:
+        raise UserError(f"sampler.eta must lie in [0, 1], got {eta}")
+    t, s, first, finish = make_times(process, grid, steps, end, denoise, start)
+    alpha, sigma = on_host(lambda s: (process.alpha(s), process.sigma(s)), s)
+    c = eta * on_host(lambda t, s: posterior(process, s, t), t, s)[2]
+    kept = np.sqrt(sigma**2 - c**2)
+
+    def step(key, predict, x, t, s, alpha, kept, c):
+        prediction = predict(x, t)
+        x = alpha * prediction.x0 + kept * prediction.eps
+        return x if eta == 0.0 else x + c * jax.random.normal(key, x.shape, x.dtype)
+
+    return Sampler((t, s, alpha, kept, c), lambda x: x, step, finish, first)

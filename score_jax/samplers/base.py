@@ -6,8 +6,9 @@
 A sampler is a value: its schedule is a tuple of arrays made on the host in float64, of
 which each step is given one row (t, s, coefficients...), t the time now and s < t the
 time to go to. Its functions are given `predict` itself, not a value of it, and call it
-as often as they need. A draw depends on its own key alone, so neither the batch size nor
-batch mates nor devices nor the chunks that the loop is cut into change it.
+as often as they need; the calls are counted where they are made. A draw depends on its own
+key alone, so neither the batch size nor batch mates nor devices nor the chunks that the loop
+is cut into change it.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import numpy as np
 
 from score_jax.errors import UserError, unknown
 from score_jax.predictions import PredictFn
-from score_jax.processes import GaussianProcess, sample_prior
+from score_jax.processes import GaussianProcess, sample_prior, start_time
 from score_jax.times import GRIDS
 from score_jax.types import Array, Key
 
@@ -30,38 +31,98 @@ class Sampler(NamedTuple):
     """init and finish frame n steps, n the length of the schedule's arrays.
 
     schedule: a tuple (t, s, ...) of arrays with leading dimension n.
-    init: x_1 -> state.
-    step: (key, predict, state, t, s, ...) -> state at s.
+    init: x at the start -> state.
+    step: (key, predict, state, t, s, ...) -> state at s. It calls predict outside loops of
+        its own, or else gives `evaluations`.
     finish: (predict, state) -> x.
+    start: the time of the first x, drawn from N(0, σ(start)² I).
+    evaluations: state -> the calls of predict so far, of a sampler that has a loop of its own.
+    calibrate: of a sampler whose schedule depends on the network: (the mean of
+        `variances.eps_errors` at the times of its schedule [n]) -> the sampler to be used.
     """
 
     schedule: tuple[np.ndarray, ...]
     init: Callable[[Array], State]
     step: Callable[..., State]
     finish: Callable[[PredictFn, State], Array]
+    start: float = 1.0
+    evaluations: Callable[[State], Array] | None = None
+    calibrate: Callable[[np.ndarray], "Sampler"] | None = None
 
     @property
     def steps(self) -> int:
         return len(self.schedule[0])
 
 
-def advance(
-    key: Key, sampler: Sampler, predict: PredictFn, state: State, start: int, stop: int
-) -> State:
-    """Runs steps start .. stop - 1 inside the program; a run cut into pieces is the same run."""
+class Run(NamedTuple):
+    """A sampler under way: its state, and how often the network has been asked."""
+
+    state: State
+    evaluations: Array
+
+
+class _Counted:
+    """predict, and how often it was called."""
+
+    def __init__(self, predict: PredictFn):
+        self.predict, self.calls = predict, 0
+
+    def __call__(self, x, t):
+        self.calls += 1
+        return self.predict(x, t)
+
+
+def start(key: Key, process: GaussianProcess, sampler: Sampler, shape: tuple[int, ...]) -> Run:
+    """The run before the first step, at a draw from the process's prior."""
+    key = jax.random.fold_in(key, sampler.steps)
+    x = sample_prior(key, process, shape, sampler.start)
+    return Run(sampler.init(x), jnp.zeros((), jnp.int32))
+
+
+def advance(key: Key, sampler: Sampler, predict: PredictFn, run: Run, start: int, stop: int) -> Run:
+    """Makes steps start .. stop - 1 inside the program; a run cut into pieces is the same run.
+
+    Raises UserError for a sampler that is to be calibrated first.
+    """
+    if sampler.calibrate is not None:
+        raise UserError(
+            "this sampler's schedule depends on the network and the data: use "
+            "sampler.calibrate(errors), errors the mean of variances.eps_errors at the times "
+            "sampler.schedule[0]"
+        )
+    if sampler.steps == 0:
+        return run
     dtype = jnp.result_type(float)
     schedule = tuple(jnp.asarray(c, dtype) for c in sampler.schedule)
 
-    def body(i, state):
+    def body(i, run):
         row = (c[i] for c in schedule)
-        return sampler.step(jax.random.fold_in(key, i), predict, state, *row)
+        counted = _Counted(predict)
+        state = sampler.step(jax.random.fold_in(key, i), counted, run.state, *row)
+        if sampler.evaluations is not None:
+            return Run(state, sampler.evaluations(state))
+        return Run(state, run.evaluations + counted.calls)
 
-    return jax.lax.fori_loop(start, stop, body, state)
+    return jax.lax.fori_loop(start, stop, body, run)
 
 
-def start(key: Key, process: GaussianProcess, sampler: Sampler, shape: tuple[int, ...]) -> State:
-    """The state before the first step, at a draw from the process's prior."""
-    return sampler.init(sample_prior(jax.random.fold_in(key, sampler.steps), process, shape))
+def finish(sampler: Sampler, predict: PredictFn, run: Run) -> tuple[Array, Array]:
+    """(x, how often the network was asked for it)."""
+    counted = _Counted(predict)
+    x = sampler.finish(counted, run.state)
+    return x, run.evaluations + counted.calls
+
+
+def sample_counted(
+    key: Key,
+    process: GaussianProcess,
+    sampler: Sampler,
+    predict: PredictFn,
+    shape: tuple[int, ...],
+) -> tuple[Array, Array]:
+    """(x, network evaluations): one draw, from the prior to the end: start, all steps, finish."""
+    run = start(key, process, sampler, shape)
+    return finish(sampler, predict, advance(key, sampler, predict, run, 0, sampler.steps))
 
 
 def sample(
@@ -71,9 +132,8 @@ def sample(
     predict: PredictFn,
     shape: tuple[int, ...],
 ) -> Array:
-    """One draw, from the prior to the end: start, all steps, finish."""
-    state = start(key, process, sampler, shape)
-    return sampler.finish(predict, advance(key, sampler, predict, state, 0, sampler.steps))
+    """One draw, from the prior to the end."""
+    return sample_counted(key, process, sampler, predict, shape)[0]
 
 
 def on_host(fn: Callable[..., Any], *times: np.ndarray) -> Any:
@@ -83,17 +143,66 @@ def on_host(fn: Callable[..., Any], *times: np.ndarray) -> Any:
         return jax.tree.map(np.asarray, out)
 
 
-def make_grid(process: GaussianProcess, grid: str, steps: int, end: float) -> np.ndarray:
-    """The n + 1 decreasing times of a sampler. Raises UserError for options that cannot be."""
+class Times(NamedTuple):
+    """The times t -> s of every step, and how the sampler ends."""
+
+    t: np.ndarray
+    s: np.ndarray
+    start: float
+    finish: Callable[[PredictFn, Array], Array]  # of x at the last time
+
+
+def make_grid(
+    process: GaussianProcess, grid: str, steps: int, start: float, end: float
+) -> np.ndarray:
+    """The n + 1 decreasing times of n steps. Raises UserError for options that cannot be."""
     if grid not in GRIDS:
         raise unknown("sampler.grid", grid, GRIDS)
     if steps < 1:
         raise UserError(f"sampler.steps must be at least 1, got {steps}")
     if not 0.0 <= end < 1.0:
         raise UserError(f"sampler.end must lie in [0, 1), got {end}")
-    times = GRIDS[grid](process, steps, end)
+    if not end < start <= 1.0:
+        raise UserError(f"sampler.start must lie in ({end}, 1], got {start} with end = {end}")
+    times = GRIDS[grid](process, steps, start, end)
     if not np.all(np.diff(times) < 0):
         raise UserError(
             f"sampler.end = {end} must come before the grid's last time {times[-2]:.6g}"
         )
     return times
+
+
+def where_data_is_left(process: GaussianProcess, start: float) -> float:
+    """start, or `processes.start_time` if α(start) = 0: for what divides by α."""
+    return start if float(process.alpha(start)) > 0.0 else start_time(process)
+
+
+def make_times(
+    process: GaussianProcess,
+    grid: str,
+    steps: int,
+    end: float,
+    denoise: bool,
+    start: float = 1.0,
+    *,
+    divides: bool = False,
+) -> Times:
+    """The times of a sampler with `steps` steps from start to end.
+
+    denoise: end with x ← E[x_0 | x], one network evaluation more. A step to a time without
+    noise (σ = 0) *is* that, so it is the last of the `steps` then, whatever denoise says.
+    divides: the sampler divides by α, and begins at `processes.start_time` if there is none.
+    Raises UserError for options that cannot be.
+    """
+    start = where_data_is_left(process, start) if divides else start
+    times = make_grid(process, grid, steps, start, end)
+    if on_host(process.sigma, times[-1:])[0] == 0.0:
+        times, denoise = times[:-1], True
+    return Times(times[:-1], times[1:], float(times[0]), make_finish(times[-1], denoise))
+
+
+def make_finish(t: float, denoise: bool) -> Callable[[PredictFn, Array], Array]:
+    """(predict, x) -> E[x_0 | x_t = x] if denoise, else x."""
+    if denoise:
+        return lambda predict, x: predict(x, t).x0
+    return lambda predict, x: x

@@ -11,24 +11,18 @@ import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.processes import GaussianProcess
-from score_jax.samplers.base import Sampler, make_grid, on_host
-from score_jax.types import Array, Key, ScoreFn
+from score_jax.samplers.base import Sampler, make_finish, make_grid, on_host, where_data_is_left
+from score_jax.types import Array, Key
 
 
 def langevin_step(key: Key, score: Array, x: Array, step_size: Array) -> Array:
     """x + ε/2 s + √ε z, with s = ∇ log p(x) and ε = step_size in units of x²."""
-    z = jax.random.normal(key, x.shape, x.dtype)
-    return x + 0.5 * step_size * score + jnp.sqrt(step_size) * z
+    return x + 0.5 * step_size * score + jnp.sqrt(step_size) * langevin_noise(key, x)
 
 
-def run_langevin(key: Key, score: ScoreFn, x: Array, t, step_size: Array, steps: int) -> Array:
-    """`steps` Langevin steps at time t."""
-    return jax.lax.fori_loop(
-        0,
-        steps,
-        lambda i, x: langevin_step(jax.random.fold_in(key, i), score(x, t), x, step_size),
-        x,
-    )
+def langevin_noise(key: Key, x: Array) -> Array:
+    """The z ~ N(0, I) of a Langevin step with this key."""
+    return jax.random.normal(key, x.shape, x.dtype)
 
 
 def langevin(
@@ -45,18 +39,32 @@ def langevin(
     steps: network evaluations. denoise: end with x ← E[x_0 | x], one evaluation more.
     Raises UserError where σ(end) = 0: there is no score without noise.
     """
-    _require_positive(step_size)
-    at = np.full(make_grid(process, "uniform", steps, end).size - 1, end)
-    if not on_host(process.sigma, at)[0] > 0:
-        raise UserError(
-            f"sampler.end = {end}: there is no noise at this time, and so no score; "
-            "use a time above 0"
-        )
+    at = times_at(process, steps, end, step_size)
 
     def step(key, predict, x, t, s):
         return langevin_step(key, predict(x, t).score, x, step_size)
 
-    return Sampler((at, at), lambda x: x, step, _finish(end, denoise))
+    return Sampler((at, at), lambda x: x, step, make_finish(end, denoise))
+
+
+def times_at(process: GaussianProcess, steps: int, end: float, step_size: float) -> np.ndarray:
+    """`steps` times `end`: the times of a chain at one noise level.
+
+    Raises UserError for steps < 1, an end outside [0, 1) or without noise, and a step size
+    that is not positive.
+    """
+    require_positive(step_size)
+    if steps < 1:
+        raise UserError(f"sampler.steps must be at least 1, got {steps}")
+    if not 0.0 <= end < 1.0:
+        raise UserError(f"sampler.end must lie in [0, 1), got {end}")
+    at = np.full(steps, end)
+    if not on_host(process.sigma, at[:1])[0] > 0:
+        raise UserError(
+            f"sampler.end = {end}: there is no noise at this time, and so no score; "
+            "use a time above 0"
+        )
+    return at
 
 
 def annealed_langevin(
@@ -66,6 +74,8 @@ def annealed_langevin(
     steps_per_level: int = 100,
     step_size: float = 2e-5,
     grid: str = "ladder",
+    start: float = 1.0,
+    end: float = 0.0,
     denoise: bool = True,
 ) -> Sampler:
     """Langevin dynamics at noise level after noise level. Song & Ermon 2019, algorithm 1.
@@ -77,34 +87,33 @@ def annealed_langevin(
     Biased for finite T: a coordinate of standard deviation s stops mixing at the level
     where T ε_i falls below s², and keeps that level's noise in its spread.
 
+    levels: noise levels on the grid between start and end, end itself not among them. Where
+        α(start) = 0 (flow) the first is `processes.start_time`: it is divided by.
     step_size: ε at σ_L, in units of x²; half of it is the step of the authors' image code.
     denoise: end with x ← E[x_0 | x] = x + σ_L² s(x, σ_L) (Jolicoeur-Martineau et al. 2020).
     Network evaluations: levels T, and one more with denoise.
     """
-    _require_positive(step_size)
+    require_positive(step_size)
     for name, value in (("levels", levels), ("steps_per_level", steps_per_level)):
         if value < 1:
             raise UserError(f"sampler.{name} must be at least 1, got {value}")
-    times = make_grid(process, grid, levels, 0.0)
-    t, s = times[:-1], times[1:]
+    t = make_grid(process, grid, levels, where_data_is_left(process, start), end)[:-1]
     sigma, alpha_t = on_host(lambda t: (process.sigma(t), process.alpha(t)), t)
     alpha_s = np.append(alpha_t[1:], alpha_t[-1])  # the last level is where x stays
-    step_sizes = step_size * (sigma / sigma[-1]) ** 2
+    rescale = np.ones((levels, steps_per_level))
+    rescale[:, -1] = alpha_s / alpha_t
+    every = lambda values: np.repeat(values, steps_per_level)
+    step_sizes = every(step_size * (sigma / sigma[-1]) ** 2)
+    s = np.append(every(t)[1:], t[-1])
 
     def step(key, predict, x, t, s, step_size, rescale):
-        score = lambda x, t: predict(x, t).score
-        return rescale * run_langevin(key, score, x, t, step_size, steps_per_level)
+        return rescale * langevin_step(key, predict(x, t).score, x, step_size)
 
-    schedule = (t, s, step_sizes, alpha_s / alpha_t)
-    return Sampler(schedule, lambda x: x, step, _finish(t[-1], denoise))
-
-
-def _finish(t: float, denoise: bool):
-    if denoise:
-        return lambda predict, x: predict(x, t).x0
-    return lambda predict, x: x
+    schedule = (every(t), s, step_sizes, rescale.ravel())
+    return Sampler(schedule, lambda x: x, step, make_finish(t[-1], denoise), t[0])
 
 
-def _require_positive(step_size):
+def require_positive(step_size: float) -> None:
+    """Raises UserError unless the step size is positive."""
     if not step_size > 0:
         raise UserError(f"sampler.step_size must be positive, got {step_size}")

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from score_jax.build import Training
 from score_jax.errors import UserError
+from score_jax.sections import Training
 from score_jax.training.state import TrainState
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at length

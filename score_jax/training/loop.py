@@ -147,10 +147,10 @@ class _Run:
     def write_picture(self, step, state, bar):
         bar.set_description("drawing")
         indices = range(min(GRID, self.experiment.evaluation.samples))
-        samples = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
-        if samples is None:
+        drawn = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
+        if drawn is None:
             return  # asked to stop: saving is more urgent than a picture
-        picture = plotting.picture(samples, self.experiment.data.examples)
+        picture = plotting.picture(drawn.samples, self.experiment.data.examples)
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
         plotting.save(picture, folder / f"step_{step:07d}.png")

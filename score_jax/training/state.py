@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax.build import Experiment, Training
+from score_jax.build import Experiment
 from score_jax.keys import stream
 from score_jax.models.base import Params, as_net, init_params
 from score_jax.parallel import mean_gradient, owned
+from score_jax.sections import Training
+from score_jax.times import DRAWS
 from score_jax.types import Array
 
 
@@ -66,11 +68,14 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
     options, encoding = experiment.training, experiment.encoding
     optimizer = make_optimizer(options)
 
-    def loss(params, key, position, x):
-        key = jax.random.fold_in(key, position)
+    draw = DRAWS[experiment.draws]
+
+    def loss(params, step_key, position, x):
+        u = draw(jax.random.fold_in(step_key, options.batch_size), position, options.batch_size)
+        key = jax.random.fold_in(step_key, position)
         encode_key, loss_key, dropout_key = jax.random.split(key, 3)
-        net = as_net(experiment.module, params, dropout_key=dropout_key)
-        return experiment.loss(loss_key, experiment.predict(net), encoding.encode(encode_key, x))
+        predict = experiment.predict(as_net(experiment.module, params, dropout_key=dropout_key))
+        return experiment.loss(loss_key, predict, encoding.encode(encode_key, x), u)
 
     def update(state, batch):
         examples, positions = batch

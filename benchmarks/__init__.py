@@ -1,0 +1,1 @@
+"""Programs that measure: python -m benchmarks.NAME [--quick] [--json FILE]."""

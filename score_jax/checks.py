@@ -1,0 +1,98 @@
+"""Choices of different sections that must fit each other, checked before anything runs.
+
+Each raises UserError that names both sides. config: the resolved config, as nested dicts.
+"""
+
+import flax.linen as nn
+
+from score_jax.data.base import Dataset
+from score_jax.errors import UserError
+from score_jax.models.base import output_shape
+from score_jax.processes import GaussianProcess
+
+
+def check_indexed(module: nn.Module, process: GaussianProcess, config: dict) -> None:
+    """A network with one set of parameters a level sees those levels, and images in [0, 1]."""
+    if module.levels != process.levels:
+        raise UserError(
+            f"config.model.levels = {module.levels}, but the process has "
+            f"{process.levels or 'no'} levels; they must agree"
+        )
+    name = config["model"]["name"]
+    for section, option, value in (
+        ("parameterization", "condition", "level"),
+        ("loss", "law", "ladder"),
+        ("data", "centered", False),
+    ):
+        if config[section].get(option, value) != value:
+            raise UserError(
+                f"config.model.name = {name!r} has parameters for each level and takes images in "
+                f"[0, 1]: it needs config.{section}.{option} = {value!r}, "
+                f"got {config[section][option]!r}"
+            )
+
+
+def check_learned_variance(module: nn.Module, data: Dataset, config: dict) -> None:
+    """Learned variances need a network that puts them out, and a loss that trains them."""
+    learned = config["parameterization"]["learned_variance"]
+    channels, outputs = data.shape[-1], 2 if learned else 1
+    if learned or getattr(module, "outputs", 1) != 1:  # else not worth the second it takes
+        got = output_shape(module, data.shape)[-1]
+        if got != outputs * channels:
+            raise UserError(
+                f"config.parameterization.learned_variance = {learned} needs a network with "
+                f"{outputs * channels} outputs for the {channels} channels of the data, got {got}; "
+                f"use config.model.outputs = {outputs} (mlp, unet)"
+            )
+    loss, sampler = config["loss"], config["sampler"]
+    trains = loss["name"] == "hybrid" or loss.get("variance") == "learned"
+    if trains and not learned:
+        raise UserError(
+            f"config.loss.name = {loss['name']!r} trains the variances of the reverse steps: it "
+            "needs config.parameterization.learned_variance = True and config.model.outputs = 2"
+        )
+    if learned and not trains:
+        raise UserError(
+            "config.parameterization.learned_variance = True needs a loss that trains the "
+            "variances: config.loss.name = 'hybrid', or 'variational' with loss.variance = "
+            f"'learned'; got {loss['name']!r}"
+        )
+    if sampler.get("variance") == "learned" and not learned:
+        raise UserError(
+            "config.sampler.variance = 'learned' needs "
+            "config.parameterization.learned_variance = True"
+        )
+
+
+def check_decoder(data: Dataset, config: dict) -> None:
+    """A discretized decoder gives probabilities to the gray levels that the data are made of."""
+    loss = config["loss"]
+    if loss.get("decoder") != "discretized":
+        return
+    if not data.is_images:
+        raise UserError(
+            "config.loss.decoder = 'discretized' is for the gray levels of images, and the data "
+            "are points; use 'gaussian'"
+        )
+    for option, value in (("centered", loss["centered"]), ("dequantize", False)):
+        if config["data"][option] != value:
+            raise UserError(
+                f"config.data.{option} = {config['data'][option]!r} does not fit config.loss."
+                f"decoder = 'discretized' with loss.centered = {loss['centered']!r}, which needs "
+                f"data.{option} = {value!r}"
+            )
+
+
+def check_points(config: dict) -> None:
+    """Points have no range to clip to, no mirror image and no gray levels."""
+    for section, option, value in (
+        ("sampler", "clip", False),
+        ("data", "flip", False),
+        ("data", "dequantize", False),
+        ("evaluation", "features", "none"),
+    ):
+        if config[section][option] != value:
+            raise UserError(
+                f"config.{section}.{option} = {config[section][option]!r} is for images, and the "
+                f"data are points; use {value!r}"
+            )

@@ -1,0 +1,117 @@
+"""A process is two curves.
+
+    x_t = α(t) x_0 + σ(t) ε,    ε ~ N(0, I),    t in [0, 1], t = 0 clean, t = 1 noise.
+
+    process = VP()
+    x_t = add_noise(process, x_0, eps, t)
+
+α(t) is the signal's scale, σ(t) the noise's standard deviation and
+logsnr(t) = log α²/σ², decreasing in t. Drift, diffusion, transition, posterior and prior
+are functions *of* a process, written once below; the processes differ in the two curves
+and in nothing else. s < t always: s is the earlier, cleaner time.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.errors import UserError
+from score_jax.types import Array, Key, Scalar
+
+
+class GaussianProcess:
+    """The two curves. A subclass gives `log_alpha` and `sigma`, both differentiable in t."""
+
+    levels: int | None = None  # the number of noise levels of a tabulated process
+
+    def log_alpha(self, t: Scalar) -> Array:
+        raise NotImplementedError
+
+    def sigma(self, t: Scalar) -> Array:
+        raise NotImplementedError
+
+    def alpha(self, t: Scalar) -> Array:
+        return jnp.exp(self.log_alpha(t))
+
+    def logsnr(self, t: Scalar) -> Array:
+        """log α(t)²/σ(t)²; +∞ where σ = 0, -∞ where α = 0."""
+        return 2.0 * (self.log_alpha(t) - jnp.log(self.sigma(t)))
+
+    def time_of_logsnr(self, logsnr: Scalar) -> Array:
+        """The t with logsnr(t) = logsnr; the inverse of `logsnr`."""
+        raise NotImplementedError
+
+
+def drift(process: GaussianProcess, x: Array, t: Scalar) -> Array:
+    """f(x, t) = x d log α/dt of the forward SDE dx = f dt + g dw. Units of x per unit of t."""
+    return x * jax.grad(process.log_alpha)(jnp.asarray(t, float))
+
+
+def diffusion2(process: GaussianProcess, t: Scalar) -> Array:
+    """g(t)² = dσ²/dt - 2 σ² d log α/dt of the forward SDE dx = f dt + g dw."""
+    t = jnp.asarray(t, float)
+    growth = jax.grad(lambda t: process.sigma(t) ** 2)(t)
+    return growth - 2.0 * process.sigma(t) ** 2 * jax.grad(process.log_alpha)(t)
+
+
+def add_noise(process: GaussianProcess, x_0: Array, eps: Array, t: Scalar) -> Array:
+    """x_t = α(t) x_0 + σ(t) ε."""
+    return process.alpha(t) * x_0 + process.sigma(t) * eps
+
+
+def share_new(process: GaussianProcess, s: Scalar, t: Scalar) -> Array:
+    """1 - SNR(t)/SNR(s) in [0, 1], without cancellation: the share of noise at t new since s."""
+    return -jnp.expm1(process.logsnr(t) - process.logsnr(s))
+
+
+def transition(process: GaussianProcess, s: Scalar, t: Scalar) -> tuple[Array, Array]:
+    """(a, b) with q(x_t | x_s) = N(a x_s, b² I): a = α_t/α_s, b² = σ_t² - a² σ_s².
+
+    Ho et al. 2020, equation 2, for any two times s < t; for neighbouring levels of DDPM
+    b² is β_t.
+    """
+    a = jnp.exp(process.log_alpha(t) - process.log_alpha(s))
+    return a, process.sigma(t) * jnp.sqrt(share_new(process, s, t))
+
+
+def posterior(process: GaussianProcess, s: Scalar, t: Scalar) -> tuple[Array, Array, Array]:
+    """(a, b, c) with q(x_s | x_t, x_0) = N(a x_t + b x_0, c² I), for s < t.
+
+    Ho et al. 2020, equations 6 and 7, for any process: a = α_t σ_s² / (α_s σ_t²),
+    b = α_s (1 - SNR(t)/SNR(s)), c² = σ_s² (1 - SNR(t)/SNR(s)).
+    """
+    new = share_new(process, s, t)
+    alpha_s, sigma_s = process.alpha(s), process.sigma(s)
+    a = process.alpha(t) / alpha_s * (sigma_s / process.sigma(t)) ** 2
+    return a, alpha_s * new, sigma_s * jnp.sqrt(new)
+
+
+def sample_prior(
+    key: Key, process: GaussianProcess, shape: tuple[int, ...], t: Scalar = 1.0
+) -> Array:
+    """One draw from N(0, σ(t)² I), the law of x_t up to what is left of the data."""
+    return process.sigma(t) * jax.random.normal(key, shape)
+
+
+START_LOGSNR = -14.0
+
+
+def start_time(process: GaussianProcess) -> float:
+    """1, or, where α(1) = 0, the time at which logsnr = -14 (α = 0.0009 on `Flow`).
+
+    For what divides by α: solvers in the log-SNR, the reverse SDE, the likelihood. Less of
+    the data is left there than at the end of VP (α = 0.0066).
+    """
+    with jax.ensure_compile_time_eval():
+        if float(process.alpha(1.0)) > 0.0:
+            return 1.0
+        return float(process.time_of_logsnr(START_LOGSNR))
+
+
+def require_increasing(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Raises UserError unless 0 < low < high."""
+    if not (0 < low < high and np.isfinite(high)):
+        raise UserError(
+            f"expected 0 < {low_name} < {high_name}, got {low_name} = {low} and "
+            f"{high_name} = {high}"
+        )

@@ -1,0 +1,241 @@
+"""Solvers with a memory: DPM-Solver++ 2M and 3M, DEIS, UniPC.
+
+Each step asks the network once and reuses its last answers; the polynomial through them (in
+λ = log α/σ) is integrated exactly (`exponential`). The first steps, with fewer answers to
+go by, are of lower order.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_jax.errors import UserError
+from score_jax.processes import GaussianProcess
+from score_jax.samplers.base import Sampler, Times, make_times
+from score_jax.samplers.exponential import basis_integrals, curves
+
+# (h, nodes) -> weights of the answers at the nodes; see basis_integrals
+Rule = Callable[[float, np.ndarray], np.ndarray]
+
+
+def dpm_solver_pp_2m(
+    process: GaussianProcess,
+    *,
+    steps: int = 25,
+    grid: str = "logsnr",
+    start: float = 1.0,
+    end: float = 1e-3,
+    eta: float = 0.0,
+    denoise: bool = True,
+) -> Sampler:
+    """DPM-Solver++(2M): second order. Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
+
+    x_s = σ_s/σ_t e^(-ηh) x_t + α_s (1 - e^(-(1+η)h)) D + σ_s √(1 - e^(-2ηh)) z,
+    D = x0_t + (x0_t - x0_r)/(2r), r = (λ_t - λ_r)/h for the time r before t.
+
+    eta: 0 solves the ODE, 1 the reverse SDE (SDE-DPM-Solver++(2M), their section 5.1),
+    anything else the SDEs in between and beyond.
+    """
+
+    def rule(h, nodes):
+        whole = -np.expm1(-(1 + eta) * h)
+        if len(nodes) == 1:
+            return np.array([whole])
+        slope = 0.5 * h / (nodes[0] - nodes[1])
+        return whole * np.array([1 + slope, -slope])
+
+    times = make_times(process, grid, steps, end, denoise, start, divides=True)
+    return _data_multistep(process, times, 2, rule, eta)
+
+
+def dpm_solver_pp_3m(
+    process: GaussianProcess,
+    *,
+    steps: int = 25,
+    grid: str = "logsnr",
+    start: float = 1.0,
+    end: float = 1e-3,
+    eta: float = 0.0,
+    common: bool = False,
+    denoise: bool = True,
+) -> Sampler:
+    """DPM-Solver++ with three answers: third order, the exact integral of the parabola.
+
+    x_s = σ_s/σ_t e^(-ηh) x_t + α_s ((1 - e^-k) x0_t + φ D' - 2 ψ D'') + noise as in 2M, with
+    k = (1+η) h, φ = 1 - (1 - e^-k)/k, ψ = φ/k - 1/2 and the divided differences D', D''.
+
+    common: the form in common use, which lacks the 2 and is of second order; published
+    numbers were made with it. eta: as in `dpm_solver_pp_2m`.
+    Lu et al. 2022 (arXiv 2211.01095), appendix A, and their code.
+    """
+
+    def rule(h, nodes):
+        weights = (1 + eta) * basis_integrals(h, nodes, 1 + eta)
+        if common and len(nodes) == 3:
+            k = (1 + eta) * h
+            psi = (1 - (-np.expm1(-k)) / k) / k - 0.5
+            a, b, c = nodes / h
+            second = 1 / np.array([(a - b) * (a - c), (b - a) * (b - c), (c - a) * (c - b)])
+            weights += psi * second
+        return weights
+
+    times = make_times(process, grid, steps, end, denoise, start, divides=True)
+    return _data_multistep(process, times, 3, rule, eta)
+
+
+def deis(
+    process: GaussianProcess,
+    *,
+    steps: int = 25,
+    order: int = 3,
+    grid: str = "logsnr",
+    start: float = 1.0,
+    end: float = 1e-3,
+    denoise: bool = True,
+) -> Sampler:
+    """Exponential Adams-Bashforth of any order on ε, the polynomial in λ.
+
+    x_s = α_s/α_t x_t - σ_s Σ_j w_j ε_j, w_j = ∫_0^h e^u ℓ_j(λ_s - u) du. Order 1 is DDIM.
+    Zhang & Chen 2023 (DEIS, arXiv 2204.13902), equation 14, with log-ρ as the time.
+    Raises UserError unless order >= 1.
+    """
+    _require_order(order)
+    times = make_times(process, grid, steps, end, denoise, start, divides=True)
+    t, s, first, finish = times
+    here, there = curves(process, t), curves(process, s)
+    rule = lambda h, nodes: basis_integrals(h, nodes, -1.0)
+    weights = _weights(_lambdas(here, there), order, rule)
+    a, w = there.alpha / here.alpha, -there.sigma[:, None] * weights
+
+    def step(key, predict, state, t, s, a, w):
+        x, past = state
+        answers = _remember(predict(x, t).eps, past)
+        return a * x + jnp.tensordot(w, answers, 1), answers[: order - 1]
+
+    schedule = (t, s, a, w)
+    return Sampler(schedule, _init(order - 1), step, _of_first(finish), first)
+
+
+def unipc(
+    process: GaussianProcess,
+    *,
+    steps: int = 25,
+    order: int = 3,
+    variant: str = "bh2",
+    grid: str = "logsnr",
+    start: float = 1.0,
+    end: float = 1e-3,
+    denoise: bool = True,
+) -> Sampler:
+    """UniPC: a multistep predictor, and a corrector that costs no evaluation; order + 1.
+
+    The predictor goes from t to s by the last `order` answers x0; when the network is asked
+    at s, that answer corrects the step just made, and serves the next one.
+    variant: the function B(h) of their two-answer formulas, "bh1" h, "bh2" 1 - e^-h, or
+    "vary": the exact integral, as it is with three answers and more in all variants.
+    Zhao et al. 2023 (arXiv 2302.04867), algorithms 5 to 8.
+    Raises UserError unless order >= 1, or for an unknown variant.
+    """
+    _require_order(order)
+    if variant not in VARIANTS:
+        raise UserError(f"sampler.variant must be one of {', '.join(VARIANTS)}, got '{variant}'")
+    times = make_times(process, grid, steps, end, denoise, start, divides=True)
+    t, s, first, finish = times
+    here, there = curves(process, t), curves(process, s)
+    lam = _lambdas(here, there)
+
+    def rule(h, nodes):
+        if len(nodes) != 2 or VARIANTS[variant] is None:
+            return basis_integrals(h, nodes, 1.0)
+        whole, other = -np.expm1(-h), 0.5 * VARIANTS[variant](h) * h / (nodes[1] - nodes[0])
+        return np.array([whole - other, other])
+
+    predictor = there.alpha[:, None] * _weights(lam, order, rule)
+    corrector = np.zeros((len(t), order + 1))
+    for i in range(1, len(t)):  # of the step from t[i - 1] to t[i], asked at t[i]
+        h, known = lam[i] - lam[i - 1], min(order, i)
+        nodes = np.append(lam[i - 1 :: -1][:known], lam[i]) - lam[i - 1]
+        if known == 1:
+            old, new = rule(h, nodes)
+            row = np.array([new, old])
+        else:
+            row = np.roll(rule(h, nodes), 1)  # the newest answer comes first
+        corrector[i, : known + 1] = here.alpha[i] * row
+    a = there.sigma / here.sigma
+    again = np.append(0.0, a[:-1])
+    keep = (np.arange(len(t)) == 0).astype(np.float64)
+
+    def step(key, predict, state, t, s, keep, again, a, corrector, predictor):
+        x, before, past = state
+        answers = _remember(predict(x, t).x0, past)
+        x = keep * x + again * before + jnp.tensordot(corrector, answers, 1)
+        foreseen = a * x + jnp.tensordot(predictor, answers[:order], 1)
+        return foreseen, x, answers[:order]
+
+    def init(x):
+        return x, x, jnp.zeros((order, *x.shape), x.dtype)
+
+    schedule = (t, s, keep, again, a, corrector, predictor)
+    return Sampler(schedule, init, step, _of_first(finish), first)
+
+
+VARIANTS = {"bh1": lambda h: h, "bh2": lambda h: -np.expm1(-h), "vary": None}
+
+
+def _data_multistep(
+    process: GaussianProcess, times: Times, order: int, rule: Rule, eta: float
+) -> Sampler:
+    """x_s = a x_t + α_s Σ_j w_j x0_j + c z by the rule's weights."""
+    if not eta >= 0:
+        raise UserError(f"sampler.eta must be at least 0, got {eta}")
+    t, s, first, finish = times
+    here, there = curves(process, t), curves(process, s)
+    h = there.lam - here.lam
+    a = there.sigma / here.sigma * np.exp(-eta * h)
+    w = there.alpha[:, None] * _weights(_lambdas(here, there), order, rule)
+    c = there.sigma * np.sqrt(-np.expm1(-2 * eta * h))
+
+    def step(key, predict, state, t, s, a, w, c):
+        x, past = state
+        answers = _remember(predict(x, t).x0, past)
+        x = a * x + jnp.tensordot(w, answers, 1)
+        if eta > 0:
+            x = x + c * jax.random.normal(key, x.shape, x.dtype)
+        return x, answers[: order - 1]
+
+    return Sampler((t, s, a, w, c), _init(order - 1), step, _of_first(finish), first)
+
+
+def _weights(lam: np.ndarray, order: int, rule: Rule) -> np.ndarray:
+    """[n, order]: in row i the weights of the answers at steps i, i - 1, ...; else 0."""
+    weights = np.zeros((len(lam) - 1, order))
+    for i in range(len(lam) - 1):
+        known = min(order, i + 1)
+        nodes = lam[i::-1][:known] - lam[i]
+        weights[i, :known] = rule(lam[i + 1] - lam[i], nodes)
+    return weights
+
+
+def _lambdas(here, there):
+    """λ at all n + 1 times."""
+    return np.append(here.lam, there.lam[-1:])
+
+
+def _remember(answer, past):
+    return jnp.concatenate([answer[None], past])
+
+
+def _init(memory: int):
+    return lambda x: (x, jnp.zeros((memory, *x.shape), x.dtype))
+
+
+def _of_first(finish):
+    """finish of a state whose first part is x."""
+    return lambda predict, state: finish(predict, state[0])
+
+
+def _require_order(order):
+    if order < 1:
+        raise UserError(f"sampler.order must be at least 1, got {order}")

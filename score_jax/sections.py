@@ -1,0 +1,146 @@
+"""The options of a config's sections that belong to no family.
+
+Each class is one section, or the part of a family's section that all its members share.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from score_jax.errors import UserError, unknown
+from score_jax.likelihood import TRACES
+from score_jax.times import DRAWS
+
+
+@dataclass(frozen=True)
+class Training:
+    """The options of config.training.
+
+    steps: updates of the parameters, each on batch_size examples. seed: of parameters,
+    data order and every random draw. learning_rate: Adam's, reached linearly after
+    `warmup` steps. clip: the gradient's largest global norm, or None. ema: decay of the
+    exponential moving average of the parameters, which starts as (1 + n)/(10 + n) and
+    stays at its value once it is reached; samples are drawn with the average.
+    steps_per_call: updates in one compiled call (pays on an accelerator, not on a CPU).
+    log_every, sample_every, checkpoint_every: in steps. keep: the newest checkpoints
+    kept; keep_every: besides, every checkpoint at a multiple of it is kept for good.
+    """
+
+    steps: int
+    batch_size: int
+    seed: int = 0
+    learning_rate: float = 2e-4
+    warmup: int = 0
+    clip: float | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    adam_eps: float = 1e-8
+    ema: float = 0.999
+    steps_per_call: int = 1
+    log_every: int = 100
+    sample_every: int = 5_000
+    checkpoint_every: int = 5_000
+    keep: int = 2
+    keep_every: int | None = None
+
+    def __post_init__(self):
+        every = ("log_every", "sample_every", "checkpoint_every")
+        for name in ("steps", "batch_size", "steps_per_call", *every, "keep", "keep_every"):
+            _require(self, name, lambda value: value is None or value >= 1, "at least 1")
+        for name in ("learning_rate", "clip", "adam_eps"):
+            _require(self, name, lambda value: value is None or value > 0, "positive")
+        for name in ("beta1", "beta2", "ema"):
+            _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
+        _require(self, "warmup", lambda value: value >= 0, "at least 0")
+        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+        per_call = self.steps_per_call
+        for name in ("steps", *every):
+            expected = f"a multiple of training.steps_per_call = {per_call}"
+            _require(self, name, lambda value: value % per_call == 0, expected)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The options of config.evaluation.
+
+    samples: how many are drawn after training and judged. batch_size: how many at a time.
+    seed: of the draws; sample i depends on (seed, i) alone. features: what they are
+    compared by: "classifier" (a small network trained on the data's labels) or "none"
+    (the numbers themselves).
+    """
+
+    samples: int = 1_000
+    batch_size: int = 500
+    seed: int = 0
+    features: str = "classifier"
+
+    def __post_init__(self):
+        for name in ("samples", "batch_size"):
+            _require(self, name, lambda value: value >= 1, "at least 1")
+        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+        if self.features not in ("classifier", "none"):
+            raise unknown("evaluation.features", self.features, ("classifier", "none"))
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The options of config.likelihood, for --mode=likelihood.
+
+    examples: the first so many of the data, or all if there are fewer. batch_size: how many at
+    a time. seed: of the dequantization and the probes; example i depends on (seed, i) alone.
+    trace: how the flow's divergence is found: "exact", or by `probes` random probes of the law
+    "rademacher" or "gaussian". rtol, atol: the solver's tolerances. end: the time, nearly
+    clean, whose density is measured; None for a ladder's first level or, without a ladder,
+    1e-3, since most processes have no density at t = 0.
+    """
+
+    examples: int = 1_000
+    batch_size: int = 100
+    seed: int = 0
+    trace: str = "rademacher"
+    probes: int = 1
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    end: float | None = None
+
+    def __post_init__(self):
+        for name in ("examples", "batch_size", "probes"):
+            _require(self, name, lambda value: value >= 1, "at least 1")
+        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+        if self.trace not in TRACES:
+            raise unknown("config.likelihood.trace", self.trace, TRACES)
+        _require(self, "rtol", lambda value: value >= 0, "at least 0")
+        _require(self, "atol", lambda value: value > 0, "positive")
+        _require(self, "end", lambda value: value is None or 0 <= value < 1, "in [0, 1)")
+
+
+def _require(section: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+    value = getattr(section, name)
+    if not holds(value):
+        family = type(section).__name__.lower()
+        raise UserError(f"config.{family}.{name} must be {expected}, got {value}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The options of config.sampler that every sampler has.
+
+    clip: x0 is clipped to the data's range at every step (Ho et al. 2020's code).
+    """
+
+    clip: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The options of config.loss that every loss has.
+
+    draws: how the times of a batch are drawn: "independent" of each other, "antithetic" in
+    pairs u, 1 - u, or "stratified", spread evenly over the law.
+    """
+
+    draws: str = "independent"
+
+    def __post_init__(self):
+        if self.draws not in DRAWS:
+            raise unknown("config.loss.draws", self.draws, DRAWS)
