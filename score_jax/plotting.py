@@ -71,6 +71,7 @@ def curves(
     """Lines on logarithmic axes, {panel: {line: [(x, y), ...]}}, as a picture [H, W, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     columns = min(4, math.ceil(math.sqrt(len(panels))))
     rows = math.ceil(len(panels) / columns)
@@ -81,6 +82,9 @@ def curves(
         for i, (name, points) in enumerate(lines.items()):
             style = dict(color=f"C{i % 10}", linestyle="-" if i < 10 else "--", marker=".")
             axis.loglog(*zip(*sorted(points)), label=name, **style)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(title)
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
