@@ -133,15 +133,19 @@ def build(config: Mapping[str, Any]) -> Experiment:
     loss = make("loss", LOSSES, process, also=_names(Drawing))
     reading = take("sampler", Reading)
     sampler = make("sampler", SAMPLERS, process, also=_names(Reading))
-    check_start(process, parameterization.view, sampler.start)
+    asked_first = sampler.schedule[0][0] if sampler.steps else sampler.start
+    check_start(process, parameterization.view, float(asked_first))
+    checks.check_at(process, resolved)
+    checks.check_sigma_data(resolved)
     module = make("model", MODELS)
     encoding = take("data", Encoding)
     if hasattr(module, "levels"):
-        checks.check_indexed(module, process, resolved)
+        checks.check_indexed(module, process, sampler, resolved)
     data = make("data", DATASETS, also=_names(Encoding))
     module.check(data.shape)
     checks.check_learned_variance(module, data, resolved)
     checks.check_decoder(data, resolved)
+    checks.check_density(data, resolved)
     if not data.is_images:
         checks.check_points(resolved)
 

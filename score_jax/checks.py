@@ -4,14 +4,18 @@ Each raises UserError that names both sides. config: the resolved config, as nes
 """
 
 import flax.linen as nn
+import numpy as np
 
 from score_jax.data.base import Dataset
 from score_jax.errors import UserError
 from score_jax.models.base import output_shape
 from score_jax.processes import GaussianProcess
+from score_jax.samplers.base import Sampler
 
 
-def check_indexed(module: nn.Module, process: GaussianProcess, config: dict) -> None:
+def check_indexed(
+    module: nn.Module, process: GaussianProcess, sampler: Sampler, config: dict
+) -> None:
     """A network with one set of parameters a level sees those levels, and images in [0, 1]."""
     if module.levels != process.levels:
         raise UserError(
@@ -30,6 +34,64 @@ def check_indexed(module: nn.Module, process: GaussianProcess, config: dict) -> 
                 f"[0, 1]: it needs config.{section}.{option} = {value!r}, "
                 f"got {config[section][option]!r}"
             )
+    at, asked = config["loss"].get("at"), sampler.asked()
+    if at is not None and not _are_levels(process, np.array([at])):
+        raise UserError(
+            f"config.model.name = {name!r} has parameters for each level only, and "
+            f"config.loss.at = {at} is none of the {process.levels} levels i/{process.levels}"
+        )
+    if asked is None or not _are_levels(process, asked):
+        raise UserError(
+            f"config.model.name = {name!r} has parameters for each level only, and "
+            f"config.sampler.name = {config['sampler']['name']!r} with these options asks between "
+            f"them; use sampler.grid = 'ladder' with at most {process.levels} levels and end = 0, "
+            "and a sampler that asks at the grid's times (annealed_langevin, ancestral, ddim, ...)"
+        )
+
+
+def _are_levels(process: GaussianProcess, times: np.ndarray) -> bool:
+    """Whether all times are levels of the ladder, (i + 1)/N."""
+    level = times * process.levels
+    return bool(np.all((abs(level - np.round(level)) < 1e-6) & (level > 0.5)))
+
+
+def check_at(process: GaussianProcess, config: dict) -> None:
+    """On clean data a network can be asked for its score only, and not told a log σ."""
+    at, parameterization = config["loss"].get("at"), config["parameterization"]
+    if at is None or float(process.sigma(at)) > 0.0:
+        return
+    for option, value, good in (
+        ("view", parameterization["view"], ("score",)),
+        ("condition", parameterization["condition"], ("time", "level")),
+    ):
+        if value not in good:
+            raise UserError(
+                f"config.loss.at = {at} is a time without noise: it needs config.parameterization."
+                f"{option} = {' or '.join(map(repr, good))}, got {value!r}"
+            )
+
+
+def check_sigma_data(config: dict) -> None:
+    """EDM's σ_d is one number: that of the network and that of its loss."""
+    loss, parameterization = config["loss"], config["parameterization"]
+    uses_it = loss.get("view") == "F" or loss.get("weight") == "edm"
+    if parameterization["view"] != "F" or not uses_it:
+        return
+    if loss["sigma_data"] != parameterization["sigma_data"]:
+        raise UserError(
+            f"config.loss.sigma_data = {loss['sigma_data']} and config.parameterization.sigma_data "
+            f"= {parameterization['sigma_data']} must agree"
+        )
+
+
+def check_density(data: Dataset, config: dict) -> None:
+    """Explicit score matching needs the data's own density."""
+    density = config["loss"].get("density")
+    if density is not None and density != data.name:
+        raise UserError(
+            f"config.loss.density = {density!r} is not the density of the data, {data.name}; "
+            f"explicit score matching needs config.data.name = 'toy', data.density = {density!r}"
+        )
 
 
 def check_learned_variance(module: nn.Module, data: Dataset, config: dict) -> None:

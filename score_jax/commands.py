@@ -123,10 +123,16 @@ def _draw(experiment, workdir, *, anew):
 
     draw = make_draw(experiment, min(options.batch_size, options.samples))
     with _bar("sampling", options.samples, " samples") as bar:
-        samples, evaluations = draw(
+        samples, evaluations, bad = draw(
             state.ema,
             range(options.samples),
             lambda fraction: bar.update(int(fraction * options.samples) - bar.n),
+        )
+    if bad:
+        raise UserError(
+            f"{bad} of {len(samples)} samples hold NaN or infinity, and nothing was written: an "
+            "adaptive sampler may need more sampler.max_evaluations or larger tolerances, any "
+            "other more steps or a network that was trained longer"
         )
     (workdir / "samples.json").unlink(missing_ok=True)  # never beside another's samples
     with whole(workdir / "samples.npz") as partial:

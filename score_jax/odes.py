@@ -68,6 +68,16 @@ class _Loop(NamedTuple):
     accepted: Array
 
 
+def check_tolerances(rtol: float, atol: float, max_evaluations: int) -> None:
+    """Raises UserError unless atol > 0, rtol >= 0 and max_evaluations >= 8."""
+    if not (atol > 0 and rtol >= 0):
+        raise UserError(f"expected atol > 0 and rtol >= 0, got atol = {atol} and rtol = {rtol}")
+    if max_evaluations < 2 + STAGES - 1:
+        raise UserError(
+            f"max_evaluations must be at least 8, the first step's cost, got {max_evaluations}"
+        )
+
+
 def solve(
     f: Callable[[State, Scalar], State],
     y: State,
@@ -89,12 +99,7 @@ def solve(
     non-finite, or needs steps that are too small for t's precision, or more than
     max_evaluations calls. Raises UserError unless atol > 0, rtol >= 0 and max_evaluations >= 8.
     """
-    if not (atol > 0 and rtol >= 0):
-        raise UserError(f"expected atol > 0 and rtol >= 0, got atol = {atol} and rtol = {rtol}")
-    if max_evaluations < 2 + STAGES - 1:
-        raise UserError(
-            f"max_evaluations must be at least 8, the first step's cost, got {max_evaluations}"
-        )
+    check_tolerances(rtol, atol, max_evaluations)
     rtol, atol = float(rtol), float(atol)  # of no type that y would be cast to
     y, unravel = ravel_pytree(y)
     t0, t1 = jnp.asarray(t0, y.dtype), jnp.asarray(t1, y.dtype)

@@ -202,7 +202,7 @@ def clipped(predict: PredictFn, process: GaussianProcess, low: float, high: floa
     def clipped_predict(x, t):
         prediction = predict(x, t)
         views = read("x0", jnp.clip(prediction.x0, low, high), process, x, t)
-        return views._replace(variance=prediction.variance)
+        return views._replace(log_density=prediction.log_density, variance=prediction.variance)
 
     return clipped_predict
 

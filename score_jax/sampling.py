@@ -24,10 +24,14 @@ CALIBRATION = 1_000  # training examples that a sampler which is to be calibrate
 
 
 class Drawn(NamedTuple):
-    """samples: as the data's numbers. evaluations: [N], how often each asked the network."""
+    """samples: as the data's numbers. evaluations: [N], how often each asked the network.
+
+    bad: how many of the samples held NaN or infinity before they were made the data's numbers.
+    """
 
     samples: np.ndarray
     evaluations: np.ndarray
+    bad: int
 
 
 def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | None]:
@@ -71,7 +75,7 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
 
     def calibrate(params, progress):
         """The sampler's schedule for these parameters; None where progress asks to stop."""
-        if sampler.calibrate is None:
+        if sampler.calibrate is None or sampler.steps == 0:
             return sampler.schedule
         rng, n = np.random.default_rng(experiment.evaluation.seed), len(data.examples)
         chosen = np.sort(rng.permutation(n)[:CALIBRATION]).astype(np.int32)
@@ -104,6 +108,8 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
             samples.append(join(x))
             evaluations.append(join(asked))
         samples, evaluations = (np.concatenate(a)[: len(indices)] for a in (samples, evaluations))
-        return Drawn(experiment.encoding.decode(samples), evaluations)
+        bad = ~np.isfinite(samples.reshape(len(samples), -1)).all(1)
+        samples = experiment.encoding.decode(np.nan_to_num(samples))
+        return Drawn(samples, evaluations, int(bad.sum()))
 
     return draw

@@ -16,6 +16,7 @@ from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess, start_time
 from score_jax.types import Array, Key, Scalar
 
+BELOW_1 = 1.0 - 2.0**-24  # the largest float32 below 1
 FIRST = 1e-5  # Song et al. 2021, appendix C: training stays so far away from t = 0
 
 
@@ -45,10 +46,10 @@ def importance_law(process: GaussianProcess, u: Scalar) -> Array:
     """p(t) ∝ g²/σ² = -d logsnr/dt, that is, logsnr uniform between its ends.
 
     The law under which the likelihood-weighted loss of an eps network has no weight left:
-    Song et al. 2021 (arXiv 2101.09258), section 4.3, for any process.
+    Song et al. 2021 (arXiv 2101.09258), section 5.1, for any process.
     """
     clean, noisy = process.logsnr(FIRST), process.logsnr(start_time(process))
-    return process.time_of_logsnr(clean + u * (noisy - clean))
+    return jnp.clip(process.time_of_logsnr(clean + u * (noisy - clean)), 0.0, 1.0)
 
 
 LAWS = {
@@ -102,8 +103,8 @@ def make_law(
 
 
 def _inside(u):
-    """u kept off 0, where a normal quantile is infinite."""
-    return jnp.maximum(u, jnp.finfo(jnp.result_type(float)).tiny)
+    """u kept off 0 and 1, where a normal quantile is infinite, by half of what u is counted in."""
+    return jnp.clip(u, 2.0**-24, BELOW_1)
 
 
 def independent(key: Key, position: Array, batch_size: int) -> Array:
@@ -113,8 +114,12 @@ def independent(key: Key, position: Array, batch_size: int) -> Array:
 
 def antithetic(key: Key, position: Array, batch_size: int) -> Array:
     """Pairs u and 1 - u."""
-    u = jax.random.uniform(jax.random.fold_in(key, position // 2))
-    return jnp.where(position % 2 == 0, u, 1.0 - u)
+    return mirrored(jax.random.uniform(jax.random.fold_in(key, position // 2)), position)
+
+
+def mirrored(u: Scalar, position: Scalar) -> Array:
+    """u at even positions, 1 - u at odd ones, within [0, 1)."""
+    return jnp.where(position % 2 == 0, u, jnp.minimum(1.0 - u, BELOW_1))
 
 
 def stratified(key: Key, position: Array, batch_size: int) -> Array:
@@ -144,6 +149,11 @@ def ladder_grid(process: GaussianProcess, n: int, start: float, end: float) -> n
     """
     _require_ladder(process, "grid")
     first = np.floor(start * process.levels + 1e-9)
+    if first < 1:
+        raise UserError(
+            f"sampler.grid = 'ladder' has no level up to sampler.start = {start}; the first of "
+            f"the {process.levels} levels is at {1 / process.levels:.6g}"
+        )
     position = np.linspace(first, 1.0, n)
     if n <= first:
         position = np.round(position)
@@ -157,7 +167,7 @@ def karras_grid(process: GaussianProcess, n: int, start: float, end: float) -> n
 
 
 def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
-    """logsnr in equal steps. Lu et al. 2022 (DPM-Solver, arXiv 2206.00927), section 3.4."""
+    """logsnr in equal steps. Lu et al. 2022 (DPM-Solver, arXiv 2206.00927), section 3.3."""
     noisy, clean = _logsnr_at(process, "logsnr", start, end)
     return _through(process, np.linspace(noisy, clean, n + 1), start, end)
 

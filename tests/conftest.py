@@ -20,6 +20,14 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+@pytest.fixture(scope="module")
+def quick_compile():
+    """For modules of many small programs, whose time is XLA's compiler: a third less of it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def x64():
     """The mathematics is tested in float64."""

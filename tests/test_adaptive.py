@@ -12,6 +12,8 @@ from score_jax.predictions import from_score
 from score_jax.samplers import base
 from score_jax.samplers.adaptive import adaptive
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 
 

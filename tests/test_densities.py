@@ -20,6 +20,8 @@ from score_jax.densities import (
 from score_jax.densities.toys import CURVE_STD
 from score_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 
 ALPHA, SIGMA = 0.7, 0.4

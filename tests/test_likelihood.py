@@ -14,6 +14,8 @@ from score_jax.predictions import from_score, read
 from score_jax.probability_flow import angle, flow_times, time_of_angle
 from score_jax.processes import VE, GaussianProcess, start_time
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
 

@@ -19,6 +19,8 @@ from score_jax.samplers.exponential import basis_integrals, phi
 from score_jax.samplers.multistep import deis, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc
 from score_jax.samplers.ode import edm_stochastic, euler, heun
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 CHAINS = {"langevin", "mala", "annealed_langevin"}  # at one noise level after another
 

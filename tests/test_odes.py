@@ -8,6 +8,8 @@ import pytest
 from score_jax.errors import UserError
 from score_jax.odes import A, C, E, solve
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 
 

@@ -27,6 +27,8 @@ from score_jax.predictions import (
 )
 from score_jax.processes import PROCESSES, add_noise, posterior
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 X_0, EPS = np.array([0.3, -1.2, 0.8]), np.array([-0.5, 0.1, 1.4])
 

@@ -26,6 +26,8 @@ from score_jax.processes import (
 )
 from score_jax.processes.ncsnv2 import best_step_size, largest_distance, ncsnv2, overlap
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 
 

@@ -14,6 +14,8 @@ from score_jax.samplers import SAMPLERS, base
 from score_jax.samplers.ancestral import ancestral
 from score_jax.samplers.langevin import annealed_langevin, langevin
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 N = 20_000
 
 

@@ -16,8 +16,8 @@ from score_jax.sampling import make_draw
 def test_a_sample_does_not_depend_on_how_many_are_drawn_or_batched():
     experiment = build(tiny_config())
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
-    twenty, _ = make_draw(experiment, 7)(params, range(20))
-    five, _ = make_draw(experiment, 64)(params, range(10, 15))
+    twenty, *_ = make_draw(experiment, 7)(params, range(20))
+    five, *_ = make_draw(experiment, 64)(params, range(10, 15))
     np.testing.assert_allclose(five, twenty[10:15], rtol=1e-5, atol=1e-5)
     assert len(np.unique(twenty.round(4), axis=0)) == 20
 
@@ -33,8 +33,9 @@ def test_progress_runs_to_the_end():
 def test_images_come_out_as_bytes():
     experiment = build(tiny_images())
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
-    samples, evaluations = make_draw(experiment, 4)(params, range(3))
+    samples, evaluations, bad = make_draw(experiment, 4)(params, range(3))
     assert samples.dtype == np.uint8 and samples.shape == (3, 8, 8, 1)
+    assert np.all(evaluations == 12) and bad == 0
 
 
 @pytest.fixture(scope="module")

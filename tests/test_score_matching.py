@@ -21,6 +21,8 @@ from score_jax.losses.score_matching import (
 from score_jax.predictions import from_score
 from score_jax.processes import PROCESSES
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 close = np.testing.assert_allclose
 
 LEVELS = PROCESSES["ncsn"](sigma_min=0.1, sigma_max=1.0, levels=3)  # σ = 0.1, √0.1 and 1

@@ -9,7 +9,7 @@ from scipy import stats
 
 from score_jax.errors import UserError
 from score_jax.processes import EDM, PROCESSES, VP, Flow
-from score_jax.times import DRAWS, GRIDS, LAWS, make_law
+from score_jax.times import DRAWS, GRIDS, LAWS, make_law, mirrored
 
 close = np.testing.assert_allclose
 U = (np.arange(20_000) + 0.5) / 20_000
@@ -26,6 +26,22 @@ def test_a_law_gives_times_that_every_process_has(law, process, x64):
         pytest.skip("refused; see below")
     t, weight = times_of(process, law)
     assert np.all((t >= 0) & (t <= 1)) and np.all(weight > 0)
+
+
+@pytest.mark.parametrize("law", ["uniform", "lognormal", "logit_normal", "importance"])
+def test_a_law_has_a_time_for_every_u_that_float32_can_draw(law, process):
+    """Also for the ends 0 and 1 - 2^-24, where a normal quantile is or seems infinite."""
+    draw = make_law(process, law)
+    u = np.array([0.0, 2.0**-23, 0.5, 1 - 2.0**-23, 1 - 2.0**-24], np.float32)
+    t, weight = jax.jit(jax.vmap(draw))(u)
+    assert np.all((np.asarray(t) >= 0) & (np.asarray(t) <= 1))
+    assert np.all(np.isfinite(weight) & (np.asarray(weight) > 0))
+
+
+def test_the_mirror_image_of_0_is_below_1():
+    """u = 0 is drawn once in 2^23; 1 - 0 would not be in [0, 1)."""
+    pair = jax.vmap(lambda position: mirrored(0.0, position))(jnp.arange(2))
+    assert pair[0] == 0.0 and 0.999 < pair[1] < 1.0
 
 
 def test_the_lognormal_law_is_karras_et_al_s(x64):

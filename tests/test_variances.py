@@ -28,6 +28,8 @@ from score_jax.variances import (
     small_log_variance,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 STEPS = [(0.1, 0.2), (0.45, 0.5), (0.2, 0.9)]
 
 

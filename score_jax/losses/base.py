@@ -47,6 +47,11 @@ def training_times(
     """
     if at is None:
         return make_law(process, law, mean, std)
+    if (mean, std) != (None, None):
+        raise UserError(
+            f"loss.law_mean = {mean} and loss.law_std = {std} belong to a law; loss.at = {at} "
+            "takes its place"
+        )
     if not 0.0 <= at <= 1.0:
         raise UserError(f"loss.at must lie in [0, 1], got {at}")
     return lambda u: (jnp.asarray(at, jnp.result_type(float)), 1.0)

@@ -197,8 +197,9 @@ def hybrid(
     """L_simple + vlb_weight L_vlb: the mean is trained by the one, the variance by the other.
 
     L_simple is the mean of (ε - ε_θ)² over the dimensions; L_vlb is `variational` with learned
-    variances, in nats a dimension, through which no gradient reaches the mean; both at the same
-    x_t, of a level uniform over the ladder. decoder, centered: see `variational`.
+    variances, but in bits a dimension as in their code, through which no gradient reaches the
+    mean; both at the same x_t, of a level uniform over the ladder. decoder, centered: see
+    `variational`.
     Nichol & Dhariwal 2021 (arXiv 2102.09672), equation 16 and section 3.1; λ = 0.001 theirs.
     Raises UserError for an unknown name, a process without a ladder, vlb_weight <= 0 and, when
     called, a network without learned variances.
@@ -214,7 +215,7 @@ def hybrid(
         simple = jnp.mean((eps - prediction.eps) ** 2)
         stopped = jax.lax.stop_gradient(prediction)._replace(variance=prediction.variance)
         vlb = estimate(process, stopped, x_0, level, "learned", decoder)
-        return simple + vlb_weight * vlb
+        return simple + vlb_weight * vlb / math.log(2.0)
 
     return loss
 

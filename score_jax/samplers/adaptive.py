@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from score_jax.odes import solve
+from score_jax.odes import check_tolerances, solve
 from score_jax.probability_flow import angle, angle_field, flow_times, norm
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import Sampler, make_finish
@@ -34,8 +34,9 @@ def adaptive(
     α(start) = 0, at the time with logsnr = -14. denoise: end with E[x_0 | x], one network
     evaluation more.
 
-    Raises UserError unless 0 <= end < start <= 1 and σ(end) > 0.
+    Raises UserError unless 0 <= end < start <= 1, σ(end) > 0 and the tolerances are positive.
     """
+    check_tolerances(rtol, atol, max_evaluations)
     end, start = flow_times(process, end, start)
     last = make_finish(end, denoise)
 
@@ -59,4 +60,5 @@ def adaptive(
         finish=lambda predict, state: last(predict, state.x),
         start=start,
         evaluations=lambda state: state.evaluations,
+        between=None,
     )

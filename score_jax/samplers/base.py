@@ -39,6 +39,7 @@ class Sampler(NamedTuple):
     evaluations: state -> the calls of predict so far, of a sampler that has a loop of its own.
     calibrate: of a sampler whose schedule depends on the network: (the mean of
         `variances.eps_errors` at the times of its schedule [n]) -> the sampler to be used.
+    between: the times at which a step asks the network besides t; None if it chooses them.
     """
 
     schedule: tuple[np.ndarray, ...]
@@ -48,10 +49,18 @@ class Sampler(NamedTuple):
     start: float = 1.0
     evaluations: Callable[[State], Array] | None = None
     calibrate: Callable[[np.ndarray], "Sampler"] | None = None
+    between: tuple[np.ndarray, ...] | None = ()
 
     @property
     def steps(self) -> int:
         return len(self.schedule[0])
+
+    def asked(self) -> np.ndarray | None:
+        """All times at which the network may be asked; None if they are not known before."""
+        if self.between is None:
+            return None
+        last = self.schedule[1][-1:] if self.steps else np.array([self.start])
+        return np.concatenate([self.schedule[0], last, *self.between])
 
 
 class Run(NamedTuple):

@@ -164,7 +164,7 @@ def unipc(
             row = np.roll(rule(h, nodes), 1)  # the newest answer comes first
         corrector[i, : known + 1] = here.alpha[i] * row
     a = there.sigma / here.sigma
-    again = np.append(0.0, a[:-1])
+    again = np.append(0.0, a)[:-1]
     keep = (np.arange(len(t)) == 0).astype(np.float64)
 
     def step(key, predict, state, t, s, keep, again, a, corrector, predictor):
@@ -210,8 +210,9 @@ def _data_multistep(
 
 def _weights(lam: np.ndarray, order: int, rule: Rule) -> np.ndarray:
     """[n, order]: in row i the weights of the answers at steps i, i - 1, ...; else 0."""
-    weights = np.zeros((len(lam) - 1, order))
-    for i in range(len(lam) - 1):
+    steps = max(len(lam) - 1, 0)  # 0 where the only step is the denoising one
+    weights = np.zeros((steps, order))
+    for i in range(steps):
         known = min(order, i + 1)
         nodes = lam[i::-1][:known] - lam[i]
         weights[i, :known] = rule(lam[i + 1] - lam[i], nodes)

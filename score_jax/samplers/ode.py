@@ -59,7 +59,7 @@ def heun(
         return _heun_step(predict, x, t, s, d_alpha, d_sigma)
 
     schedule = (t, s, *_increments(process, t, s))
-    return Sampler(schedule, lambda x: x, step, finish, first)
+    return Sampler(schedule, lambda x: x, step, finish, first, between=(s,))
 
 
 def edm_stochastic(
@@ -78,9 +78,11 @@ def edm_stochastic(
     """Heun's steps after a little fresh noise: Karras et al. 2022, algorithm 2.
 
     Where s_min <= σ/α <= s_max, each step first goes back up to (1 + γ) σ/α, with
-    γ = min(churn/steps, √2 - 1) and noise of s_noise times the right deviation, but not
-    beyond the process's largest σ/α. The defaults are theirs for ImageNet-64 (table 5).
-    churn = 0 is `heun`; s_noise other than 1 is a bias, meant to repair a network's own.
+    γ = min(churn/N, √2 - 1), N counting the denoising step, and noise of s_noise times the right
+    deviation, but not beyond the process's largest σ/α. The defaults are theirs for ImageNet-64
+    (table 5).
+    churn = 0 is `heun`, but on `Flow` this one starts where something of the data is left;
+    s_noise other than 1 is a bias, meant to repair a network's own.
     Raises UserError unless churn >= 0, 0 <= s_min < s_max and s_noise > 0.
     """
     for name, value, good, expected in (
@@ -93,7 +95,8 @@ def edm_stochastic(
     t, s, first, finish = make_times(process, grid, steps, end, denoise, start, divides=True)
     ratio = np.exp(-0.5 * on_host(process.logsnr, t))
     largest = np.exp(-0.5 * on_host(process.logsnr, np.array([first]))[0])
-    gamma = np.where((s_min <= ratio) & (ratio <= s_max), min(churn / steps, 2**0.5 - 1), 0.0)
+    rounds = steps + (denoise and len(t) == steps)  # theirs count the last one, to 0
+    gamma = np.where((s_min <= ratio) & (ratio <= s_max), min(churn / rounds, 2**0.5 - 1), 0.0)
     raised = (gamma > 0) & (ratio < largest)
     up = np.minimum(ratio * (1 + gamma), largest)
     t_hat = np.where(raised, on_host(process.time_of_logsnr, -2 * np.log(up)), t)
@@ -106,7 +109,7 @@ def edm_stochastic(
         return _heun_step(predict, x, t_hat, s, d_alpha, d_sigma)
 
     schedule = (t, s, t_hat, a, b, *_increments(process, t_hat, s))
-    return Sampler(schedule, lambda x: x, step, finish, first)
+    return Sampler(schedule, lambda x: x, step, finish, first, between=(t_hat, s))
 
 
 def _increments(process, t, s):

@@ -35,7 +35,8 @@ def dpm_solver_2(
 
     half = (at.alpha / here.alpha, -at.sigma * np.expm1(h / 2))
     full = (there.alpha / here.alpha, -there.sigma * np.expm1(h))
-    return Sampler((t, s, middle, *half, *full), lambda x: x, step, finish, first)
+    schedule = (t, s, middle, *half, *full)
+    return Sampler(schedule, lambda x: x, step, finish, first, between=(middle,))
 
 
 def dpm_solver_3(
@@ -67,7 +68,7 @@ def dpm_solver_3(
         *(there.alpha / here.alpha, -there.sigma * np.expm1(h)),
         -there.sigma / r_2 * h * phi(2, h),
     )
-    return Sampler(schedule, lambda x: x, step, finish, first)
+    return Sampler(schedule, lambda x: x, step, finish, first, between=(s_1, s_2))
 
 
 def _inside(process, t, s, fractions):

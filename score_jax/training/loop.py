@@ -150,6 +150,8 @@ class _Run:
         drawn = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
         if drawn is None:
             return  # asked to stop: saving is more urgent than a picture
+        if drawn.bad:
+            bar.write(f"step {step}: {drawn.bad} of {len(drawn.samples)} samples are not finite")
         picture = plotting.picture(drawn.samples, self.experiment.data.examples)
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
