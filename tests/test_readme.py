@@ -47,6 +47,13 @@ def test_the_readmes_notebook_cell_draws_from_the_exact_density():
     )
 
 
+def test_the_readmes_ladder_is_computed_from_the_data():
+    space = {}
+    exec(block("largest_distance"), space)
+    assert space["process"].ratios[-1] == space["sigma_max"] > 1
+    assert 0 < space["step_size"] < 1e-3
+
+
 def test_every_config_and_every_name_is_in_its_table():
     rows = "\n".join(line for line in README.splitlines() if line.startswith("|"))
     for config in (ROOT / "configs").glob("*.py"):
