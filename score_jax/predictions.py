@@ -122,8 +122,13 @@ def read(
     """All views of y, which is one `view` of what is known about x = x_t at time t.
 
     sigma_data: σ_d of the view F. Undefined (infinite or NaN) where the mathematics is: x0
-    from eps at α = 0, eps from x0 or the score at σ = 0. Raises UserError for an unknown view.
+    from eps at α = 0, eps from x0 or the score at σ = 0. Raises UserError for an unknown view
+    and for y and x of unequal shapes, which would broadcast.
     """
+    if jnp.shape(y) != jnp.shape(x):
+        raise UserError(
+            f"expected a prediction of the shape of x, {jnp.shape(x)}, got {jnp.shape(y)}"
+        )
     c = _curves(process, t)
     if view == "score":
         return read("eps", -c.sigma * y, process, x, t)._replace(score=y)

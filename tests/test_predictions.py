@@ -147,6 +147,16 @@ def test_a_view_that_does_not_tell_x0_at_the_start_is_refused_there(view):
     check_start(make_process("vp"), view, 1.0)
 
 
+def test_unequal_shapes_are_refused_before_they_broadcast():
+    process = make_process("vp")
+    with pytest.raises(UserError, match=r"shape of x, \(3,\), got \(3, 1\)"):
+        read("eps", jnp.zeros((3, 1)), process, jnp.zeros(3), 0.5)
+    with pytest.raises(UserError, match=r"shape of x_0, \(3,\), got \(1,\)"):
+        add_noise(process, jnp.zeros(3), jnp.zeros(1), 0.5)
+    with pytest.raises(UserError, match=r"a point \[2\], got shape \(1,\)"):
+        mixture().log_prob(jnp.zeros(1))
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_networks_own_view_passes_through_untouched(view, process):
     y = jnp.array([0.1, 0.7])

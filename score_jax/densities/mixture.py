@@ -44,6 +44,11 @@ class GaussianMixture:
 
     def component_log_probs(self, x: Array) -> Array:
         """log w_k N(x; μ_k, diag(s_k²)) in nats, [K], at one point x [D]."""
+        if jnp.shape(x) != self.means.shape[1:]:
+            raise UserError(
+                f"expected a point [{self.means.shape[1]}], got shape {jnp.shape(x)}; for many "
+                "use jax.vmap"
+            )
         z = (x - self.means) / self.stds
         log_normal = -0.5 * (z**2 + jnp.log(2 * jnp.pi)) - jnp.log(self.stds)
         return jnp.log(self.weights) + log_normal.sum(-1)

@@ -55,7 +55,9 @@ def diffusion2(process: GaussianProcess, t: Scalar) -> Array:
 
 
 def add_noise(process: GaussianProcess, x_0: Array, eps: Array, t: Scalar) -> Array:
-    """x_t = α(t) x_0 + σ(t) ε."""
+    """x_t = α(t) x_0 + σ(t) ε. Raises UserError for x_0 and ε of unequal shapes."""
+    if jnp.shape(x_0) != jnp.shape(eps):
+        raise UserError(f"expected eps of the shape of x_0, {jnp.shape(x_0)}, got {jnp.shape(eps)}")
     return process.alpha(t) * x_0 + process.sigma(t) * eps
 
 
