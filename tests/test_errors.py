@@ -450,6 +450,7 @@ INDEXED = dict(
     process='process=dict(name="ncsn", sigma_min=0.01, sigma_max=1.0, levels=4)',
     parameterization='parameterization=dict(view="eps", condition="level")',
     loss='loss=dict(name="denoising", law="ladder")',
+    sampler='sampler=dict(name="ancestral", grid="ladder", steps=3)',
 )
 
 

@@ -21,6 +21,7 @@ from score_jax.keys import stream
 from score_jax.models.base import as_net
 from score_jax.parallel import split, update_step
 from score_jax.sections import Training
+from score_jax.times import independent
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.loop import Interrupted, NonFinite, train
 from score_jax.training.state import create, learning_rate, make_optimizer, make_update
@@ -73,7 +74,8 @@ def test_the_gradient_is_the_mean_of_the_examples_gradients():
     def loss(params, position):
         _, loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, position), 3)
         net = as_net(experiment.module, params, dropout_key=dropout_key)
-        return experiment.loss(loss_key, experiment.predict(net), examples[position])
+        u = independent(jax.random.fold_in(key, 8), position, 8)
+        return experiment.loss(loss_key, experiment.predict(net), examples[position], u)
 
     grads = [jax.grad(loss)(start.params, i) for i in range(8)]
     mean = jax.tree.map(lambda *g: sum(g) / 8, *grads)
