@@ -199,6 +199,7 @@ def main() -> None:
     """The program."""
     options = arguments(__doc__.splitlines()[0])
     if options.quick:
+        jax.config.update("jax_disable_most_optimizations", True)  # most of it is compilation
         records = measure(QUICK, whole=("vp",), n=4_000, steps=200)
     else:
         records = measure(PROCESS_OPTIONS, whole=(*QUICK, "ddpm"), n=10_000, steps=400)
