@@ -52,4 +52,5 @@ def write_records(records: list[Record], path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial:
-            partial.write_text(json.dumps(records, indent=1) + "\n")
+            lines = ",\n".join(map(json.dumps, records))  # one a line
+            partial.write_text(f"[\n{lines}\n]\n")

@@ -15,7 +15,7 @@ from score_jax import odes
 from score_jax.densities import GaussianMixture
 from score_jax.predictions import exact
 from score_jax.probability_flow import angle, angle_field, norm
-from score_jax.processes import PROCESSES, GaussianProcess, start_time
+from score_jax.processes import PROCESSES, GaussianProcess, sample_prior, start_time
 from score_jax.samplers import base
 from score_jax.types import Array
 
@@ -61,7 +61,7 @@ def setting(name: str) -> Setting:
 
 def starts(at: Setting, n: int) -> Array:
     """n first points [n, 2] of the prior."""
-    return at.process.sigma(at.start) * jax.random.normal(jax.random.key(0), (n, 2))
+    return sample_prior(jax.random.key(0), at.process, (n, 2), at.start)
 
 
 def flow(at: Setting, x: Array) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.command import Record, arguments, machine, progress, table, write_records
 from benchmarks.oracle import PROCESS_OPTIONS, Runner, Setting, density, flow, setting, starts
 from score_jax import plotting
-from score_jax.files import whole as whole_file
+from score_jax.files import whole
 from score_jax.samplers import SAMPLERS
 
 BUDGETS = (5, 8, 10, 16, 32, 64)
@@ -138,8 +138,8 @@ def stochastic(process: str, case: Case, at: Setting, n: int, steps: int) -> Rec
     return dict(record, error=record["mean_error"], order=None, samples=n)
 
 
-def measure(processes, whole, n: int, steps: int) -> list[Record]:
-    """All records of these processes; adaptive and stochastic ones on `whole` only."""
+def measure(processes, in_full, n: int, steps: int) -> list[Record]:
+    """All records of these processes; adaptive and stochastic ones on `in_full` only."""
     records = []
     for process in progress(processes, "processes"):
         with jax.enable_x64(True):
@@ -147,7 +147,7 @@ def measure(processes, whole, n: int, steps: int) -> list[Record]:
             truth = flow(at, starts(at, 32))
             for case in progress(DETERMINISTIC, process):
                 records += deterministic(process, case, at, truth)
-            if process not in whole:
+            if process not in in_full:
                 continue
             records += adaptive(process, at, truth)
             for case in progress(STOCHASTIC, process):
@@ -200,15 +200,15 @@ def main() -> None:
     options = arguments(__doc__.splitlines()[0])
     if options.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # most of it is compilation
-        records = measure(QUICK, whole=("vp",), n=4_000, steps=200)
+        records = measure(QUICK, in_full=("vp",), n=4_000, steps=200)
     else:
-        records = measure(PROCESS_OPTIONS, whole=(*QUICK, "ddpm"), n=10_000, steps=400)
+        records = measure(PROCESS_OPTIONS, in_full=(*QUICK, "ddpm"), n=10_000, steps=400)
     print(report(records))
     path = options.json or (None if options.quick else RESULTS)
     write_records(records, path)
     if path is not None:
         plotting.save(picture(records), path.with_suffix(".png"))
-        with whole_file(path.with_suffix(".md")) as partial:
+        with whole(path.with_suffix(".md")) as partial:
             partial.write_text(report(records) + "\n")
 
 

@@ -7,6 +7,7 @@ trained at.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +174,7 @@ def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> n
 
 
 def _logsnr_at(process, grid, start, end):
-    ends = _float64(process.logsnr, np.array([start, end]))
+    ends = on_host(process.logsnr, np.array([start, end]))
     for name, t, value, why in (("start", start, ends[0], "data"), ("end", end, ends[1], "noise")):
         if not np.isfinite(value):
             raise UserError(
@@ -185,13 +186,15 @@ def _logsnr_at(process, grid, start, end):
 
 def _through(process, logsnrs, start, end):
     """The times with these logsnrs, the ends exactly as they were given."""
-    times = _float64(process.time_of_logsnr, logsnrs)
+    times = on_host(process.time_of_logsnr, logsnrs)
     return np.concatenate([[start], times[1:-1], [end]])
 
 
-def _float64(fn, values):
+def on_host(fn: Callable[..., Any], *times: np.ndarray) -> Any:
+    """fn of scalar times, at arrays of them, in float64 on the host: how coefficients are made."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return np.asarray(jax.vmap(fn)(jnp.asarray(values, jnp.float64)))
+        out = jax.vmap(fn)(*(jnp.asarray(t, jnp.float64) for t in times))
+        return jax.tree.map(np.asarray, out)
 
 
 GRIDS = {

@@ -14,7 +14,6 @@ from score_jax.predictions import exact, from_energy, from_score
 from score_jax.processes import linear_betas
 from score_jax.samplers import SAMPLERS, base
 from score_jax.samplers.ancestral import ancestral, ddim
-from score_jax.samplers.base import on_host
 from score_jax.samplers.langevin import langevin
 from score_jax.samplers.mala import _lobatto, mala
 from score_jax.samplers.sde import (
@@ -25,6 +24,7 @@ from score_jax.samplers.sde import (
     predictor_corrector,
     reverse_diffusion,
 )
+from score_jax.times import on_host
 
 
 def chains_from_the_exact_start(process, sampler, density, n):

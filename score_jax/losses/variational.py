@@ -25,6 +25,7 @@ from score_jax.losses.base import LossFn, split_draw
 from score_jax.losses.decoders import Decoder, discretized_gaussian, gaussian
 from score_jax.predictions import PredictFn, Prediction
 from score_jax.processes import GaussianProcess, add_noise, posterior
+from score_jax.times import ladder_law
 from score_jax.types import Array, Key, Scalar
 from score_jax.variances import reverse_log_variance, small_log_variance
 
@@ -223,7 +224,7 @@ def hybrid(
 def draw(key: Key, process: GaussianProcess, x_0: Array, u: Scalar | None) -> tuple[Array, Array]:
     """(a level, uniform over the ladder, and fresh noise)."""
     u, noise_key = split_draw(key, u)
-    level = jnp.minimum(jnp.floor(u * process.levels), process.levels - 1)
+    level = jnp.round(ladder_law(process, u) * process.levels) - 1.0
     return level, jax.random.normal(noise_key, x_0.shape, x_0.dtype)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess, posterior
-from score_jax.samplers.base import Sampler, make_times, on_host
+from score_jax.samplers.base import Sampler, make_times
+from score_jax.times import on_host
 from score_jax.variances import VARIANCES, analytic_variance, between, reverse_log_variance
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from score_jax.errors import UserError, unknown
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, sample_prior, start_time
-from score_jax.times import GRIDS
+from score_jax.times import GRIDS, on_host
 from score_jax.types import Array, Key
 
 State = Any  # a pytree; for a sampler without memory, x itself
@@ -143,13 +143,6 @@ def sample(
 ) -> Array:
     """One draw, from the prior to the end."""
     return sample_counted(key, process, sampler, predict, shape)[0]
-
-
-def on_host(fn: Callable[..., Any], *times: np.ndarray) -> Any:
-    """fn of scalar times, at arrays of them, in float64 on the host: how coefficients are made."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        out = jax.vmap(fn)(*(jnp.asarray(t, jnp.float64) for t in times))
-        return jax.tree.map(np.asarray, out)
 
 
 class Times(NamedTuple):

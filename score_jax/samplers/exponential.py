@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from score_jax.processes import GaussianProcess
-from score_jax.samplers.base import on_host
+from score_jax.times import on_host
 
 POINTS, MASS = np.polynomial.legendre.leggauss(64)
 POINTS, MASS = 0.5 * (POINTS + 1.0), 0.5 * MASS  # on [0, 1]

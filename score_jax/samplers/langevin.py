@@ -11,7 +11,8 @@ import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.processes import GaussianProcess
-from score_jax.samplers.base import Sampler, make_finish, make_grid, on_host, where_data_is_left
+from score_jax.samplers.base import Sampler, make_finish, make_grid, where_data_is_left
+from score_jax.times import on_host
 from score_jax.types import Array, Key
 
 
@@ -54,11 +55,7 @@ def times_at(process: GaussianProcess, steps: int, end: float, step_size: float)
     that is not positive.
     """
     require_positive(step_size)
-    if steps < 1:
-        raise UserError(f"sampler.steps must be at least 1, got {steps}")
-    if not 0.0 <= end < 1.0:
-        raise UserError(f"sampler.end must lie in [0, 1), got {end}")
-    at = np.full(steps, end)
+    at = np.full(len(make_grid(process, "uniform", steps, 1.0, end)) - 1, end)
     if not on_host(process.sigma, at[:1])[0] > 0:
         raise UserError(
             f"sampler.end = {end}: there is no noise at this time, and so no score; "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.errors import UserError
+from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import Sampler, Times, make_times
 from score_jax.samplers.exponential import basis_integrals, curves
@@ -103,19 +103,9 @@ def deis(
     """
     _require_order(order)
     times = make_times(process, grid, steps, end, denoise, start, divides=True)
-    t, s, first, finish = times
-    here, there = curves(process, t), curves(process, s)
-    rule = lambda h, nodes: basis_integrals(h, nodes, -1.0)
-    weights = _weights(_lambdas(here, there), order, rule)
-    a, w = there.alpha / here.alpha, -there.sigma[:, None] * weights
-
-    def step(key, predict, state, t, s, a, w):
-        x, past = state
-        answers = _remember(predict(x, t).eps, past)
-        return a * x + jnp.tensordot(w, answers, 1), answers[: order - 1]
-
-    schedule = (t, s, a, w)
-    return Sampler(schedule, _init(order - 1), step, _of_first(finish), first)
+    here, there = curves(process, times.t), curves(process, times.s)
+    weights = _weights(_lambdas(here, there), order, lambda h, nodes: basis_integrals(h, nodes, -1))
+    return _multistep(times, "eps", there.alpha / here.alpha, -there.sigma[:, None] * weights)
 
 
 def unipc(
@@ -140,7 +130,7 @@ def unipc(
     """
     _require_order(order)
     if variant not in VARIANTS:
-        raise UserError(f"sampler.variant must be one of {', '.join(VARIANTS)}, got '{variant}'")
+        raise unknown("sampler.variant", variant, VARIANTS)
     times = make_times(process, grid, steps, end, denoise, start, divides=True)
     t, s, first, finish = times
     here, there = curves(process, t), curves(process, s)
@@ -157,12 +147,7 @@ def unipc(
     for i in range(1, len(t)):  # of the step from t[i - 1] to t[i], asked at t[i]
         h, known = lam[i] - lam[i - 1], min(order, i)
         nodes = np.append(lam[i - 1 :: -1][:known], lam[i]) - lam[i - 1]
-        if known == 1:
-            old, new = rule(h, nodes)
-            row = np.array([new, old])
-        else:
-            row = np.roll(rule(h, nodes), 1)  # the newest answer comes first
-        corrector[i, : known + 1] = here.alpha[i] * row
+        corrector[i, : known + 1] = here.alpha[i] * np.roll(rule(h, nodes), 1)  # newest first
     a = there.sigma / here.sigma
     again = np.append(0.0, a)[:-1]
     keep = (np.arange(len(t)) == 0).astype(np.float64)
@@ -187,25 +172,36 @@ VARIANTS = {"bh1": lambda h: h, "bh2": lambda h: -np.expm1(-h), "vary": None}
 def _data_multistep(
     process: GaussianProcess, times: Times, order: int, rule: Rule, eta: float
 ) -> Sampler:
-    """x_s = a x_t + α_s Σ_j w_j x0_j + c z by the rule's weights."""
+    """σ_s/σ_t e^(-ηh) x_t + α_s Σ_j w_j x0_j + σ_s √(1 - e^(-2ηh)) z by the rule's weights."""
     if not eta >= 0:
         raise UserError(f"sampler.eta must be at least 0, got {eta}")
-    t, s, first, finish = times
-    here, there = curves(process, t), curves(process, s)
+    here, there = curves(process, times.t), curves(process, times.s)
     h = there.lam - here.lam
     a = there.sigma / here.sigma * np.exp(-eta * h)
     w = there.alpha[:, None] * _weights(_lambdas(here, there), order, rule)
-    c = there.sigma * np.sqrt(-np.expm1(-2 * eta * h))
+    c = there.sigma * np.sqrt(-np.expm1(-2 * eta * h)) if eta > 0 else None
+    return _multistep(times, "x0", a, w, c)
 
-    def step(key, predict, state, t, s, a, w, c):
+
+def _multistep(
+    times: Times, view: str, a: np.ndarray, w: np.ndarray, c: np.ndarray | None = None
+) -> Sampler:
+    """x_s = a x_t + Σ_j w_j view_j + c z; w: [n, memory + 1], the newest answer first."""
+    memory = w.shape[1] - 1
+
+    def step(key, predict, state, t, s, a, w, c=None):
         x, past = state
-        answers = _remember(predict(x, t).x0, past)
+        answers = _remember(getattr(predict(x, t), view), past)
         x = a * x + jnp.tensordot(w, answers, 1)
-        if eta > 0:
+        if c is not None:
             x = x + c * jax.random.normal(key, x.shape, x.dtype)
-        return x, answers[: order - 1]
+        return x, answers[:memory]
 
-    return Sampler((t, s, a, w, c), _init(order - 1), step, _of_first(finish), first)
+    def init(x):
+        return x, jnp.zeros((memory, *x.shape), x.dtype)
+
+    schedule = (times.t, times.s, a, w) if c is None else (times.t, times.s, a, w, c)
+    return Sampler(schedule, init, step, _of_first(times.finish), times.start)
 
 
 def _weights(lam: np.ndarray, order: int, rule: Rule) -> np.ndarray:
@@ -226,10 +222,6 @@ def _lambdas(here, there):
 
 def _remember(answer, past):
     return jnp.concatenate([answer[None], past])
-
-
-def _init(memory: int):
-    return lambda x: (x, jnp.zeros((memory, *x.shape), x.dtype))
 
 
 def _of_first(finish):

@@ -12,7 +12,9 @@ import numpy as np
 from score_jax.errors import UserError
 from score_jax.predictions import Prediction
 from score_jax.processes import GaussianProcess, transition
-from score_jax.samplers.base import Sampler, make_times, on_host
+from score_jax.samplers.ancestral import ddim
+from score_jax.samplers.base import Sampler, make_times
+from score_jax.times import on_host
 
 
 def euler(
@@ -26,16 +28,10 @@ def euler(
 ) -> Sampler:
     """x_s = x_t + (α_s - α_t) x0 + (σ_s - σ_t) ε: probability-flow Euler, of first order.
 
-    On `Flow` it is the Euler of flow matching, on VE and EDM that of Karras et al. 2022; and,
-    since x_t = α_t x0 + σ_t ε, on every process it is `ddim` with eta = 0.
+    On `Flow` it is the Euler of flow matching, on VE and EDM that of Karras et al. 2022. Since
+    x_t = α_t x0 + σ_t ε, it is α_s x0 + σ_s ε: `ddim` with eta = 0, under its other name.
     """
-    t, s, first, finish = make_times(process, grid, steps, end, denoise, start)
-    d_alpha, d_sigma = _increments(process, t, s)
-
-    def step(key, predict, x, t, s, d_alpha, d_sigma):
-        return x + _move(predict(x, t), d_alpha, d_sigma)
-
-    return Sampler((t, s, d_alpha, d_sigma), lambda x: x, step, finish, first)
+    return ddim(process, steps=steps, grid=grid, start=start, end=end, denoise=denoise)
 
 
 def heun(
@@ -100,15 +96,13 @@ def edm_stochastic(
     raised = (gamma > 0) & (ratio < largest)
     up = np.minimum(ratio * (1 + gamma), largest)
     t_hat = np.where(raised, on_host(process.time_of_logsnr, -2 * np.log(up)), t)
-    # t_hat = t where nothing is raised: a transition over no time is (1, 0), but 0/0 at α = 0
-    a, b = on_host(lambda t, t_hat: transition(process, t, t_hat), t, t_hat)
-    a, b = np.where(raised, a, 1.0), np.where(raised, s_noise * b, 0.0)
+    a, b = on_host(lambda t, t_hat: transition(process, t, t_hat), t, t_hat)  # (1, 0) if t_hat = t
 
     def step(key, predict, x, t, s, t_hat, a, b, d_alpha, d_sigma):
         x = x if churn == 0 else a * x + b * jax.random.normal(key, x.shape, x.dtype)
         return _heun_step(predict, x, t_hat, s, d_alpha, d_sigma)
 
-    schedule = (t, s, t_hat, a, b, *_increments(process, t_hat, s))
+    schedule = (t, s, t_hat, a, s_noise * b, *_increments(process, t_hat, s))
     return Sampler(schedule, lambda x: x, step, finish, first, between=(t_hat, s))
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess, diffusion2, drift, transition
 from score_jax.samplers.ancestral import ancestral, ddim
-from score_jax.samplers.base import Sampler, Times, make_times, on_host
+from score_jax.samplers.base import Sampler, Times, make_times
 from score_jax.samplers.langevin import langevin_noise, langevin_step
+from score_jax.times import on_host
 
 
 def euler_maruyama(

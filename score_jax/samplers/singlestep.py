@@ -8,8 +8,9 @@ Lu et al. 2022 (arXiv 2206.00927), sections 3.2 and B.
 import numpy as np
 
 from score_jax.processes import GaussianProcess
-from score_jax.samplers.base import Sampler, make_times, on_host
+from score_jax.samplers.base import Sampler, make_times
 from score_jax.samplers.exponential import curves, phi
+from score_jax.times import on_host
 
 
 def dpm_solver_2(
