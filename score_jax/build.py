@@ -19,6 +19,7 @@ from score_jax.errors import UserError, unknown
 from score_jax.losses import LOSSES
 from score_jax.losses.base import LossFn
 from score_jax.models import MODELS
+from score_jax.models.base import Params, as_net
 from score_jax.options import check_options, choose, options_of
 from score_jax.predictions import (
     Net,
@@ -32,7 +33,8 @@ from score_jax.predictions import (
 from score_jax.processes import PROCESSES, GaussianProcess
 from score_jax.samplers import SAMPLERS
 from score_jax.samplers.base import Sampler
-from score_jax.sections import Drawing, Evaluation, Likelihood, Reading, Training
+from score_jax.sections import Computing, Drawing, Evaluation, Likelihood, Reading, Training
+from score_jax.types import Key
 
 SECTIONS = (
     "data",
@@ -56,6 +58,7 @@ class Experiment(NamedTuple):
     encoding: Encoding
     process: GaussianProcess
     module: nn.Module
+    dtype: str
     parameterization: Parameterization
     loss: LossFn
     draws: str
@@ -64,6 +67,10 @@ class Experiment(NamedTuple):
     training: Training
     evaluation: Evaluation
     likelihood: Likelihood
+
+    def net(self, params: Params, *, dropout_key: Key | None = None) -> Net:
+        """The network of one example, with these parameters; in training with a dropout_key."""
+        return as_net(self.module, params, dropout_key=dropout_key, dtype=self.dtype)
 
     def predict(self, net: Net) -> PredictFn:
         """What the network says, as the loss sees it."""
@@ -78,7 +85,7 @@ class Experiment(NamedTuple):
 FAMILIES = {
     "data": (DATASETS, Encoding),
     "process": (PROCESSES, None),
-    "model": (MODELS, None),
+    "model": (MODELS, Computing),
     "loss": (LOSSES, Drawing),
     "sampler": (SAMPLERS, Reading),
 }
@@ -137,7 +144,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
     check_start(process, parameterization.view, float(asked_first))
     checks.check_at(process, resolved)
     checks.check_sigma_data(resolved)
-    module = make("model", MODELS)
+    computing = take("model", Computing)
+    module = make("model", MODELS, also=_names(Computing))
     encoding = take("data", Encoding)
     if hasattr(module, "levels"):
         checks.check_indexed(module, process, sampler, resolved)
@@ -155,6 +163,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
         encoding=encoding,
         process=process,
         module=module,
+        dtype=computing.dtype,
         parameterization=parameterization,
         loss=loss,
         draws=drawing.draws,

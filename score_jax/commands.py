@@ -1,4 +1,4 @@
-"""train, sample, evaluate, likelihood: each a function of an experiment and its workdir."""
+"""train, sample, evaluate, likelihood, replay: each a function of an experiment and its workdir."""
 
 import hashlib
 import sys
@@ -14,35 +14,42 @@ from score_jax.errors import UserError
 from score_jax.evaluation import evaluate as evaluation
 from score_jax.evaluation import likelihood as likelihoods
 from score_jax.files import whole
+from score_jax.hosts import from_leader, leads, on_leader
 from score_jax.models.base import count
+from score_jax.pieces import drop, in_pieces
 from score_jax.sampling import make_draw
 from score_jax.training import loop
+from score_jax.training import replay as replays
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
-from score_jax.workdir import read_json, write_json
+from score_jax.workdir import locked, read_json, write_json
 
 
 def describe(experiment: Experiment, workdir: Path) -> str:
     """What is about to run, in a line."""
-    devices = jax.local_devices()
+    devices, hosts = jax.devices(), jax.process_count()
     parameters = count(experiment.module, experiment.data.shape)
     shape = "x".join(map(str, experiment.data.shape))
     return (
         f"{workdir}: {experiment.config['model']['name']} of {parameters:,} parameters, "
         f"{len(experiment.data.examples):,} examples {shape} of {experiment.data.name}, "
         f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+        + (f" in {hosts} processes" if hosts > 1 else "")
     )
 
 
 def train(experiment: Experiment, workdir: Path) -> None:
     """Trains to the last step, then samples."""
     loop.train(experiment, workdir)
-    sample(experiment, workdir)
+    with locked(workdir, "results"):
+        sample(experiment, workdir)
 
 
 def sample(experiment: Experiment, workdir: Path) -> None:
     """Draws evaluation.samples from the newest checkpoint: samples.npz and a grid."""
     samples, made = _draw(experiment, workdir, anew=True)
+    if not leads():
+        return
     shown = samples[: loop.GRID] if experiment.data.is_images else samples
     picture = plotting.picture(shown, experiment.data.examples)
     path = workdir / "samples" / "final.png"
@@ -59,7 +66,7 @@ def evaluate(experiment: Experiment, workdir: Path) -> None:
     """Measures samples of the newest checkpoint, drawn now unless they are there already."""
     evaluation.check(experiment)
     samples, made = _draw(experiment, workdir, anew=False)
-    result = evaluation.evaluate(experiment, samples, made, workdir)
+    result = on_leader(lambda: evaluation.evaluate(experiment, samples, made, workdir))
     print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)
 
 
@@ -79,9 +86,20 @@ def likelihood(experiment: Experiment, workdir: Path) -> None:
     print(f"{likelihoods.report(result)}\nwritten to {workdir / 'likelihood.json'}", flush=True)
 
 
+def replay(experiment: Experiment, workdir: Path, step: int) -> None:
+    """Makes one update of the past again and shows what happened: replay_step_<step>.json."""
+    with _bar("replaying", step, " steps") as bar:
+        result = replays.replay(experiment, workdir, step, lambda at: bar.update(at - bar.n))
+    path = workdir / f"replay_step_{step}.json"
+    if leads():
+        write_json(path, result)
+    print(f"{replays.report(result)}\nwritten to {path}", flush=True)
+
+
 def _newest(experiment, workdir):
     """The newest checkpoint's state."""
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
+        checkpoints.check_none_is_lost()
         if checkpoints.newest() is None:
             raise UserError(
                 f"no checkpoint in {workdir / 'checkpoints'}: train first (--mode=train), "
@@ -102,12 +120,19 @@ def _identity(state):
 def _bar(what, total, unit):
     """A progress bar, on a terminal."""
     return tqdm(
-        desc=what, total=total, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True
+        desc=what,
+        total=total,
+        unit=unit,
+        disable=not (sys.stderr.isatty() and leads()),
+        dynamic_ncols=True,
     )
 
 
 def _draw(experiment, workdir, *, anew):
-    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made."""
+    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made.
+
+    What was drawn before a stop is not drawn again.
+    """
     options = experiment.evaluation
     state = _newest(experiment, workdir)
     made = _identity(state) | {
@@ -115,31 +140,51 @@ def _draw(experiment, workdir, *, anew):
         "samples": options.samples,
         "seed": options.seed,
     }
-    if not anew and (workdir / "samples.npz").is_file():
-        found = read_json(workdir / "samples.json") or {}
-        if {key: found.get(key) for key in made} == made:
-            with np.load(workdir / "samples.npz", allow_pickle=False) as file:
-                return file["arr_0"], found
+    if not anew and from_leader(_are_there(workdir, made)):
+        with np.load(workdir / "samples.npz", allow_pickle=False) as file:
+            return file["arr_0"], read_json(workdir / "samples.json")
 
-    draw = make_draw(experiment, min(options.batch_size, options.samples))
+    size = min(options.batch_size, options.samples)
+    identity = {name: value for name, value in made.items() if name != "samples"} | {"size": size}
+    draw = make_draw(experiment, size)
+
+    def make(indices, tell):
+        drawn = draw(state.ema, indices, tell)
+        if drawn is None:
+            return None
+        bad = len(drawn.finite) - np.sum(drawn.finite)
+        if bad:
+            raise UserError(
+                f"{bad} of {len(indices)} samples hold NaN or infinity, and were not written: an "
+                "adaptive sampler may need more sampler.max_evaluations or larger tolerances, any "
+                "other more steps or a network that was trained longer"
+            )
+        return {"samples": drawn.samples, "evaluations": drawn.evaluations}
+
     with _bar("sampling", options.samples, " samples") as bar:
-        samples, evaluations, bad = draw(
-            state.ema,
-            range(options.samples),
+        found = in_pieces(
+            workdir,
+            "samples",
+            identity,
+            options.samples,
+            size,
+            make,
             lambda fraction: bar.update(int(fraction * options.samples) - bar.n),
         )
-    if bad:
-        raise UserError(
-            f"{bad} of {len(samples)} samples hold NaN or infinity, and nothing was written: an "
-            "adaptive sampler may need more sampler.max_evaluations or larger tolerances, any "
-            "other more steps or a network that was trained longer"
-        )
-    (workdir / "samples.json").unlink(missing_ok=True)  # never beside another's samples
-    with whole(workdir / "samples.npz") as partial:
-        np.savez(partial, arr_0=samples)
-    made["network_evaluations_per_sample"] = float(evaluations.mean())
-    write_json(workdir / "samples.json", made)
-    return samples, made
+    made["network_evaluations_per_sample"] = float(found["evaluations"].mean())
+    if leads():
+        (workdir / "samples.json").unlink(missing_ok=True)  # never beside another's samples
+        with whole(workdir / "samples.npz") as partial:
+            np.savez(partial, arr_0=found["samples"])
+        write_json(workdir / "samples.json", made)
+    drop(workdir, "samples", identity)
+    return found["samples"], made
+
+
+def _are_there(workdir, made) -> bool:
+    """Whether samples.npz holds samples so made."""
+    found = read_json(workdir / "samples.json") or {}
+    return (workdir / "samples.npz").is_file() and made == {key: found.get(key) for key in made}
 
 
 def _digest(tree) -> str:

@@ -19,14 +19,14 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         os.replace(partial, path)
-        _to_disk(path.parent)
+        to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Returns when the file, or the folder's list of names, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,7 +1,7 @@
 """The commands behind launch.py: flags, modes, exit statuses.
 
-Exit status 0: done. 2: a mistake of the user's, one message. 128 + n: stopped by signal n,
-all saved. 1: anything else.
+Exit status 0: done. 2: a mistake of the user's, one message. 75: stopped by SIGTERM, all saved,
+to be queued again. 130: stopped by Ctrl-C, all saved. 1: anything else.
 """
 
 import contextlib
@@ -10,33 +10,54 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from score_jax import config as configs
 from score_jax.errors import UserError, unknown
+from score_jax.signals import Interrupted, exit_status
 
 MODES = ("train", "sample", "evaluate", "likelihood")
 
 
+class Command(NamedTuple):
+    """A command line. hosts: which of several processes this is, see `hosts.start`."""
+
+    config: Any
+    workdir: Path
+    mode: str
+    replay_step: int | None
+    hosts: dict[str, Any]
+
+
 def main(argv: list[str]) -> int:
     """Runs one command line; returns its exit status."""
+    with contextlib.suppress(ValueError):  # no signal arrives in another thread
+        signal.signal(signal.SIGTERM, _terminated)
     try:
-        run(*parse(argv))
+        command = parse(argv)
+        _start(command.hosts)
+        run(command.config, command.workdir, command.mode, command.replay_step)
         return 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not getattr(error, "said", False):
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"\n{error or 'stopped'}", file=sys.stderr)
-        return 128 + getattr(error, "signal", signal.SIGINT)
+        return exit_status(error)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def parse(argv: list[str]):
-    """(config, workdir, mode) of a command line. Raises UserError for what it cannot mean."""
+def _terminated(number, frame):
+    raise Interrupted("stopped", number)
+
+
+def parse(argv: list[str]) -> Command:
+    """What a command line asks for. Raises UserError for what it cannot mean."""
     overrides, rest = [], []
     for word in argv[1:]:
         if word.startswith("--config."):
@@ -50,6 +71,10 @@ def parse(argv: list[str]):
     flags.DEFINE_string("config", None, "the experiment: a Python file", flag_values=values)
     flags.DEFINE_string("workdir", None, "its folder; runs/<config name>", flag_values=values)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
+    flags.DEFINE_integer("replay_step", None, "an update to look at", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "of this run", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which of them", flag_values=values)
     flags.DEFINE_bool("help", False, "show this", short_name="h", flag_values=values)
     try:
         stray = values([argv[0], *rest])[1:]
@@ -64,6 +89,8 @@ def parse(argv: list[str]):
         raise UserError(f"which experiment? Give --config\n{_usage(values)}")
     if values.mode not in MODES:
         raise unknown("--mode", values.mode, MODES)
+    if values.replay_step is not None and values.mode != "train":
+        raise UserError(f"--replay_step replays a step of training, not of {values.mode}")
 
     config = configs.load(values.config)
     if "likelihood" not in config:  # the section that a config may leave out
@@ -73,7 +100,10 @@ def parse(argv: list[str]):
     for name, text in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
         configs.override(config, name, text, _known_options)
     workdir = values.workdir or Path("runs", Path(values.config).stem)
-    return config, Path(workdir), values.mode
+    hosts = dict(
+        coordinator=values.coordinator, processes=values.num_processes, process=values.process_id
+    )
+    return Command(config, Path(workdir), values.mode, values.replay_step, hosts)
 
 
 def _known_options(section: str, name: object) -> set[str] | None:
@@ -90,6 +120,9 @@ def _usage(values) -> str:
         f"  --config   the experiment: {names or 'a Python file with a get_config()'}",
         "  --workdir  its folder (runs/<config name>); a run found there goes on",
         f"  --mode     {', '.join(MODES)} (train, which samples when it is done)",
+        "  --replay_step=N   make update N of the run again and show what happened in it",
+        "  --coordinator=HOST:PORT --num_processes=N --process_id=I   one of N processes that",
+        "             work together; SLURM, MPI, Cloud TPU and GKE tell this by themselves",
     ]
     return "\n".join(lines)
 
@@ -107,33 +140,50 @@ def _share_arenas() -> None:
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def run(config, workdir: Path, mode: str = "train") -> None:
-    """What `python launch.py` does, for a notebook: runs one mode.
+def _start(hosts: dict[str, Any]) -> None:
+    """Joins the other processes of the run, of which the leader alone prints."""
+    _before_jax()
+    from score_jax import hosts as processes
 
-    config: a ConfigDict or nested dicts. Raises UserError for a mistake in it.
-    """
+    processes.start(**hosts)
+    if not processes.leads():
+        sys.stdout = open(os.devnull, "w")
+
+
+def _before_jax() -> None:
     _share_arenas()
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms and "cpu" not in platforms.split(","):
         os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"  # schedules are made on the host
+
+
+def run(config, workdir: Path, mode: str = "train", replay_step: int | None = None) -> None:
+    """What `python launch.py` does, for a notebook: runs one mode, or replays one step.
+
+    config: a ConfigDict or nested dicts. Raises UserError for a mistake in it.
+    """
+    _before_jax()
     import jax  # after the flags, whose mistakes then show at once
 
     from score_jax import commands
     from score_jax.build import build
+    from score_jax.hosts import leader_first
     from score_jax.parallel import check_divides
     from score_jax.workdir import open_workdir
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "score_jax", "xla")
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    experiment = build(config)
+    experiment = leader_first(lambda: build(config))
     if mode == "train":
-        check_divides(experiment.training.batch_size)
-    open_workdir(workdir, experiment.config, mode, experiment.data)
-    print(commands.describe(experiment, workdir), flush=True)
-    command = {
-        "train": commands.train,
-        "sample": commands.sample,
-        "evaluate": commands.evaluate,
-        "likelihood": commands.likelihood,
-    }
-    command[mode](experiment, workdir)
+        check_divides(experiment.training.batch_size, experiment.training.microbatches)
+    mode = mode if replay_step is None else "replay"
+    with open_workdir(workdir, experiment.config, mode, experiment.data):
+        print(commands.describe(experiment, workdir), flush=True)
+        command = {
+            "train": commands.train,
+            "sample": commands.sample,
+            "evaluate": commands.evaluate,
+            "likelihood": commands.likelihood,
+            "replay": lambda *run: commands.replay(*run, replay_step),
+        }
+        command[mode](experiment, workdir)

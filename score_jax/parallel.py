@@ -1,16 +1,19 @@
 """Batches and devices: the only file that says vmap-over-the-batch and pmap.
 
-Everything else is written for one example. `pmap` is jit + shard_map inside; the state is
+Everything else is written for one example. `pmap` is jit + shard_map inside; a state is
 replicated and never carries a device axis, so checkpoints and evaluation see it plainly.
-One device and many take the same path.
+One device and many take the same path. A training step spans the devices of all hosts, each of
+which is given its own part of the batch; drawing and measuring span the devices of one host.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from score_jax.errors import UserError
 from score_jax.types import Array
@@ -19,7 +22,7 @@ AXIS = "devices"
 
 
 def over_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """fn(shared, *example) -> result, over a batch of examples spread over all devices.
+    """fn(shared, *example) -> result, over a batch spread over all devices of this host.
 
     The examples' leaves have leading axes [devices, batch/devices] (see `split`), and so
     has the result; `shared` goes to every device as it is.
@@ -28,21 +31,37 @@ def over_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
     def over_batch(shared, examples):
         return jax.vmap(lambda example: fn(shared, *example))(examples)
 
-    mapped = jax.pmap(over_batch, AXIS, in_axes=(None, 0))
+    mapped = jax.pmap(over_batch, AXIS, in_axes=(None, 0), devices=jax.local_devices())
     return lambda shared, *examples: mapped(shared, examples)
 
 
-def mean_gradient(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
+def mean_gradient(
+    loss: Callable[..., Array], microbatches: int = 1
+) -> Callable[..., tuple[Array, Any]]:
     """(params, *batch) -> (loss, gradient), averaged over the batch and over all devices.
 
-    loss(params, *example) -> scalar. To be called inside `update_step`'s function.
+    loss(params, *example) -> scalar. A device takes its share in `microbatches` equal parts,
+    one after the other, and so needs memory for one of them. To be called inside
+    `update_step`'s function.
     """
 
     def batch_loss(params, *batch):
         return jax.vmap(loss, in_axes=(None, *[0] * len(batch)))(params, *batch).mean()
 
+    def summed(params, *batch):
+        if microbatches == 1:
+            return jax.value_and_grad(batch_loss)(params, *batch)
+        parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(batch_loss)(params, *part)), None
+
+        zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.scan(add, zero, parts)[0]
+
     def averaged(params, *batch):
-        return jax.lax.pmean(jax.value_and_grad(batch_loss)(params, *batch), AXIS)
+        mean = jax.lax.pmean(summed(params, *batch), AXIS)
+        return mean if microbatches == 1 else jax.tree.map(lambda x: x / microbatches, mean)
 
     return averaged
 
@@ -51,7 +70,7 @@ def update_step(update: Callable[..., Any]) -> Callable[..., Any]:
     """update(state, batch) -> (state, metrics) for K batches a call, one after the other.
 
     The batches' leaves have leading axes [devices, K, batch/devices]; metrics come back
-    as [K]. The state is donated: the caller must not touch the old one again.
+    as [K]. The state (see `replicated`) is donated: the caller must not touch the old one again.
     """
 
     def updates(state, batches):
@@ -65,8 +84,27 @@ def update_step(update: Callable[..., Any]) -> Callable[..., Any]:
     return jax.pmap(updates, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
 
+def most(number: int) -> Array | int:
+    """The largest number that any host gives, for all hosts; they meet when it is read."""
+    if jax.process_count() == 1:
+        return number
+    return _most()(np.full(jax.local_device_count(), number, np.int32))
+
+
+@functools.cache
+def _most():
+    return jax.pmap(lambda number: jax.lax.pmax(number, AXIS), AXIS, out_axes=None)
+
+
+def positions(batch_size: int) -> np.ndarray:
+    """The places in the whole batch that are this host's part of it."""
+    share = batch_size // jax.device_count()
+    mine = [i for i, d in enumerate(jax.devices()) if d.process_index == jax.process_index()]
+    return np.concatenate([np.arange(i * share, (i + 1) * share, dtype=np.int32) for i in mine])
+
+
 def split(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Cuts `axis` over the devices, which become the leading axis."""
+    """Cuts `axis` over the devices of this host, which become the leading axis."""
     devices = jax.local_device_count()
     shape = (*x.shape[:axis], devices, x.shape[axis] // devices, *x.shape[axis + 1 :])
     return np.moveaxis(x.reshape(shape), axis, 0)
@@ -78,23 +116,50 @@ def join(x: Array) -> np.ndarray:
     return x.reshape(-1, *x.shape[2:])
 
 
-def check_divides(batch_size: int) -> None:
+def check_divides(batch_size: int, microbatches: int = 1) -> None:
     """Raises UserError unless the devices can share a training batch equally."""
-    devices = jax.local_device_count()
-    if batch_size % devices:
-        near = max(devices, batch_size // devices * devices)
+    parts = jax.device_count() * microbatches
+    if batch_size % parts:
+        near = max(parts, batch_size // parts * parts)
+        each = f" in {microbatches} microbatches each" if microbatches > 1 else ""
         raise UserError(
-            f"config.training.batch_size = {batch_size} cannot be shared equally by {devices} "
-            f"devices; use a multiple of {devices}, for example {near}"
+            f"config.training.batch_size = {batch_size} cannot be shared equally by "
+            f"{jax.device_count()} devices{each}; use a multiple of {parts}, for example {near}"
         )
 
 
 def rounded_up(batch_size: int) -> int:
-    """The next multiple of the number of devices."""
+    """The next multiple of the number of this host's devices."""
     devices = jax.local_device_count()
     return -(-batch_size // devices) * devices
 
 
-def owned(tree: Any) -> Any:
-    """A copy on the device whose buffers nobody else holds, so that it can be donated."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+def replicated(tree: Any) -> Any:
+    """A copy on every device of this host, whose buffers nobody else holds: fit to be donated.
+
+    tree: arrays that are the same on all hosts, NumPy's or JAX's.
+    """
+    first = lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+    copy = jax.jit(
+        lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=_replication(jax.local_devices())
+    )
+    return copy(jax.tree.map(lambda leaf: np.asarray(first(leaf)), tree))
+
+
+def everywhere(tree: Any) -> Any:
+    """The same buffers as arrays of all hosts, of which each may write its part."""
+    sharding = everywhere_sharding()
+
+    def one(leaf):
+        mine = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, mine)
+
+    return jax.tree.map(one, tree)
+
+
+def everywhere_sharding() -> NamedSharding:
+    return _replication(jax.devices())
+
+
+def _replication(devices) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())

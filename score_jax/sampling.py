@@ -14,7 +14,6 @@ import numpy as np
 
 from score_jax.build import Experiment
 from score_jax.keys import stream
-from score_jax.models.base import as_net
 from score_jax.parallel import join, over_examples, rounded_up, split
 from score_jax.samplers import base
 from score_jax.variances import eps_errors
@@ -26,12 +25,12 @@ CALIBRATION = 1_000  # training examples that a sampler which is to be calibrate
 class Drawn(NamedTuple):
     """samples: as the data's numbers. evaluations: [N], how often each asked the network.
 
-    bad: how many of the samples held NaN or infinity before they were made the data's numbers.
+    finite: [N], whether each was without NaN and infinity before it became the data's numbers.
     """
 
     samples: np.ndarray
     evaluations: np.ndarray
-    bad: int
+    finite: np.ndarray
 
 
 def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | None]:
@@ -41,8 +40,8 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     program serves all. progress(fraction) is told the share of the work done, and may
     answer False to have the rest left: draw then returns None.
 
-    A sampler that is to be calibrated is, for these parameters, before the first sample: on at
-    most 1,000 training examples, which costs what drawing as many samples does.
+    A sampler that is to be calibrated is, whenever it meets new parameters: on at most 1,000
+    training examples, which costs what drawing as many samples does.
     """
     sampler, process, data = experiment.sampler, experiment.process, experiment.data
     batch_size = rounded_up(batch_size)
@@ -51,7 +50,7 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
         return jax.random.fold_in(stream(experiment.evaluation.seed, "samples"), index)
 
     def predict(params):
-        return experiment.sampling_predict(as_net(experiment.module, params))
+        return experiment.sampling_predict(experiment.net(params))
 
     def errors(params, index, x):
         key = jax.random.fold_in(stream(experiment.evaluation.seed, "calibration"), index)
@@ -88,9 +87,15 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
         found = np.concatenate(found)[: len(chosen)]
         return sampler.calibrate(found.mean(0, dtype=np.float64)).schedule
 
+    calibrated = None, None  # the last parameters, and the schedule for them
+
     def draw(params, indices, progress=lambda fraction: None):
-        schedule = calibrate(params, progress)
+        nonlocal calibrated
+        if calibrated[0] is not params:
+            calibrated = params, calibrate(params, progress)
+        schedule = calibrated[1]
         if schedule is None:
+            calibrated = None, None
             return None
         schedule = tuple(np.asarray(c, np.float32) for c in schedule)
         indices = np.asarray(list(indices), np.int32)
@@ -108,8 +113,8 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
             samples.append(join(x))
             evaluations.append(join(asked))
         samples, evaluations = (np.concatenate(a)[: len(indices)] for a in (samples, evaluations))
-        bad = ~np.isfinite(samples.reshape(len(samples), -1)).all(1)
+        finite = np.isfinite(samples.reshape(len(samples), -1)).all(1)
         samples = experiment.encoding.decode(np.nan_to_num(samples))
-        return Drawn(samples, evaluations, int(bad.sum()))
+        return Drawn(samples, evaluations, finite)
 
     return draw

@@ -9,6 +9,7 @@ from typing import Any
 
 from score_jax.errors import UserError, unknown
 from score_jax.likelihood import TRACES
+from score_jax.models.base import DTYPES
 from score_jax.times import DRAWS
 
 
@@ -21,7 +22,11 @@ class Training:
     `warmup` steps. clip: the gradient's largest global norm, or None. ema: decay of the
     exponential moving average of the parameters, which starts as (1 + n)/(10 + n) and
     stays at its value once it is reached; samples are drawn with the average.
-    steps_per_call: updates in one compiled call (pays on an accelerator, not on a CPU).
+    steps_per_call: updates in one compiled call. microbatches: equal parts of its share of a
+    batch that a device takes one after the other, with memory for one. (Both are for
+    accelerators; convolutions within them are slow on a CPU.) non_finite: what is done where a
+    loss or its gradient is infinite or not a number: "stop" the run, or "skip" the update and
+    count it, until a whole line of the log is of nothing else.
     log_every, sample_every, checkpoint_every: in steps. keep: the newest checkpoints
     kept; keep_every: besides, every checkpoint at a multiple of it is kept for good.
     """
@@ -37,6 +42,8 @@ class Training:
     adam_eps: float = 1e-8
     ema: float = 0.999
     steps_per_call: int = 1
+    microbatches: int = 1
+    non_finite: str = "stop"
     log_every: int = 100
     sample_every: int = 5_000
     checkpoint_every: int = 5_000
@@ -45,7 +52,8 @@ class Training:
 
     def __post_init__(self):
         every = ("log_every", "sample_every", "checkpoint_every")
-        for name in ("steps", "batch_size", "steps_per_call", *every, "keep", "keep_every"):
+        counts = ("steps", "batch_size", "steps_per_call", "microbatches", "keep", "keep_every")
+        for name in (*counts, *every):
             _require(self, name, lambda value: value is None or value >= 1, "at least 1")
         for name in ("learning_rate", "clip", "adam_eps"):
             _require(self, name, lambda value: value is None or value > 0, "positive")
@@ -53,6 +61,8 @@ class Training:
             _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
         _require(self, "warmup", lambda value: value >= 0, "at least 0")
         _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+        if self.non_finite not in ("stop", "skip"):
+            raise unknown("config.training.non_finite", self.non_finite, ("stop", "skip"))
         per_call = self.steps_per_call
         for name in ("steps", *every):
             expected = f"a multiple of training.steps_per_call = {per_call}"
@@ -119,6 +129,21 @@ def _require(section: Any, name: str, holds: Callable[[Any], bool], expected: st
     if not holds(value):
         family = type(section).__name__.lower()
         raise UserError(f"config.{family}.{name} must be {expected}, got {value}")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """The options of config.model that every network has.
+
+    dtype: what it computes in, "float32" or "bfloat16". Its parameters, their gradient and
+    average, and all outside of it are float32 in either case.
+    """
+
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise unknown("config.model.dtype", self.dtype, DTYPES)
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,26 @@
     tensorboard/    the same, and the sample grids, for TensorBoard
     checkpoints/    see training/checkpoints.py
     samples/        grids drawn during and after training
+    pieces/         what a stopped sample, evaluate or likelihood has done so far
     samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0; samples.json: how made
     evaluation.json what --mode=evaluate measured; classifier.npz: whose features it compared
     likelihood.json what --mode=likelihood measured
+    replay_step_<step>.json  what --replay_step found
 
 This module writes the first three; the others know their own.
 """
 
+import contextlib
 import datetime
+import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
+import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,7 @@ import numpy as np
 from score_jax.data.base import Dataset
 from score_jax.errors import UserError
 from score_jax.files import whole
+from score_jax.hosts import leads, on_leader
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
 
@@ -40,6 +47,8 @@ FREE = (
     "evaluation",
     "likelihood",
     "training",
+    "model.dtype",
+    "model.remat",
     "data.path",
     "data.data_dir",
     "data.cache_dir",
@@ -58,15 +67,92 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Writes value whole or not at all."""
     with whole(path) as partial:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+        partial.write_text(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
 
 
-def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str, data: Dataset) -> None:
-    """Makes the folder this run's, or finds that it is; notes the start.
+def _strict(value: Any) -> Any:
+    """The value as JSON has it, which knows no NaN and no infinity: by their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value
 
-    Raises UserError, with nothing written, if the folder was made by another config or from
-    other data, is not a folder of ours, or (in another mode than train) holds no run.
+
+@contextlib.contextmanager
+def open_workdir(
+    workdir: Path, config: Mapping[str, Any], mode: str, data: Dataset
+) -> Iterator[None]:
+    """Makes the folder this run's, or finds that it is; notes the start; keeps others out.
+
+    In the block no other process can train in it (mode "train"), or draw and measure (the other
+    modes). Raises UserError, with nothing written, if the folder was made by another config or
+    from other data, is not a folder of ours, (in another mode than train) holds no run, or
+    another process is at work in it.
     """
+    with contextlib.ExitStack() as stack:
+
+        def enter():
+            changed, new = _check(workdir, config, mode, data)
+            with _writing(workdir):
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(workdir, "training" if mode == "train" else "results"))
+            if changed:
+                print(f"going on with other options than before:\n{_table(changed)}", flush=True)
+            with _writing(workdir):
+                with open(workdir / "starts.jsonl", "a") as file:
+                    file.write(json.dumps(_start(mode, changed)) + "\n")
+                for name, value in new.items():
+                    if _read_sections(workdir / name) != value:
+                        write_json(workdir / name, value)
+
+        on_leader(enter)
+        yield
+
+
+@contextlib.contextmanager
+def locked(workdir: Path, what: str) -> Iterator[None]:
+    """Keeps other processes from the same work ("training" or "results") in the same folder.
+
+    The lock is the operating system's: it goes with the process, however that ends. Raises
+    UserError, naming the holder, if another process has it. Hosts other than the leader, and
+    disks that know no locks, are let through.
+    """
+    if not leads():
+        yield
+        return
+    with open(workdir / f".{what}.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            doing = {"training": "trains", "results": "draws or measures"}[what]
+            raise UserError(
+                f"another process {doing} in {workdir} ({holder}); wait for it, stop it, or give "
+                "another --workdir"
+            ) from error
+        except OSError:
+            pass
+        file.truncate(0)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {platform.node()} since {now}")
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _writing(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir} ({error}); give another --workdir") from error
+
+
+def _check(workdir, config, mode, data) -> tuple[dict, dict]:
+    """(options that changed, what config.json and data.json are to hold)."""
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
     new = {"config.json": config, "data.json": {"data": fingerprint(data)}}
     changed, fixed = {}, {}
@@ -91,18 +177,7 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], mode: str, data: Data
         )
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
         raise UserError(f"{workdir} exists and is not a run of ours; give another --workdir")
-
-    if changed:
-        print(f"going on with other options than before:\n{_table(changed)}", flush=True)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with open(workdir / "starts.jsonl", "a") as file:
-            file.write(json.dumps(_start(mode, changed)) + "\n")
-        for name, value in new.items():
-            if _read_sections(workdir / name) != value:
-                write_json(workdir / name, value)
-    except OSError as error:
-        raise UserError(f"cannot write to {workdir} ({error}); give another --workdir") from error
+    return changed, new
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
@@ -134,6 +209,7 @@ def _start(mode, changed):
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
         "changed": {name: list(pair) for name, pair in changed.items()},
     }
 

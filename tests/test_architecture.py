@@ -22,24 +22,23 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
-    ("keys", "odes"),
+    ("hosts", "keys", "odes", "signals"),
     ("densities", "processes", "plotting", "options"),
     ("predictions", "times"),
     ("probability_flow", "variances"),
     ("losses", "samplers", "likelihood", "models", "data", "config"),
     ("checks", "sections"),
-    ("build",),
-    ("parallel", "sampling", "workdir", "training", "evaluation"),
+    ("build", "parallel", "workdir"),
+    ("pieces", "sampling", "training", "evaluation"),
     ("commands", "main"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Besides what lies below it, and itself, a room may import these of its own layer.
 NEIGHBORS = {
-    "sampling": {"parallel"},
-    "training": {"parallel", "sampling"},
+    "training": {"sampling"},
     "variances": {"predictions"},
-    "evaluation": {"parallel", "workdir"},
+    "evaluation": {"pieces"},
     "main": {"commands"},
 }
 

@@ -162,7 +162,8 @@ def test_a_change_of_the_section_is_said_and_allowed(toy, capsys):
     folder = toy / "other"
     for probes in (1, 2):
         experiment = build(toy_config(probes=probes))
-        open_workdir(folder, experiment.config, "train", experiment.data)
+        with open_workdir(folder, experiment.config, "train", experiment.data):
+            pass
     assert "likelihood.probes: 1 there, 2 here" in capsys.readouterr().out
 
 

@@ -11,10 +11,12 @@ import numpy as np
 
 from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.hosts import leads
 from score_jax.keys import stream
 from score_jax.likelihood import Likelihood, bits_per_dim, log_likelihood
-from score_jax.models.base import Params, as_net
+from score_jax.models.base import Params
 from score_jax.parallel import join, over_examples, rounded_up, split
+from score_jax.pieces import drop, in_pieces
 from score_jax.probability_flow import flow_times
 from score_jax.workdir import write_json
 
@@ -40,6 +42,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures the first likelihood.examples of the data, or all; writes workdir/likelihood.json.
 
+    A batch at a time, each kept until all are done, on every host (see `pieces`).
+
     bits_per_dim (images) or nats_per_dim (points): -log p at the time likelihood.end, a
     dimension, and its standard error over the examples, the estimator's included. Images are
     made continuous by one draw of uniform noise each, (p + u)/256, whatever the training saw.
@@ -47,7 +51,13 @@ def evaluate(
     flatter the model.
     """
     n = min(experiment.likelihood.examples, len(experiment.data.examples))
-    result = make_likelihood(experiment)(params, range(n), progress)
+    made = made | experiment.config["likelihood"] | {"end": _end(experiment)}
+    identity = {name: value for name, value in made.items() if name != "examples"}
+    likelihood = make_likelihood(experiment)
+    make = lambda indices, tell: likelihood(params, indices, tell)._asdict()
+    size = experiment.likelihood.batch_size
+    pieces = in_pieces(workdir, "likelihood", identity, n, size, make, progress)
+    result = Likelihood(**pieces)
     unsolved = int((~np.isfinite(result.log_prob)).sum())
     if unsolved:
         raise UserError(
@@ -67,9 +77,11 @@ def evaluate(
         "examples": n,
         "dimensions": dimensions,
         "network_evaluations_per_example": float(result.evaluations.mean()),
-        "made": made | experiment.config["likelihood"] | {"end": _end(experiment)},
+        "made": made,
     }
-    write_json(workdir / "likelihood.json", found)
+    if leads():
+        write_json(workdir / "likelihood.json", found)
+    drop(workdir, "likelihood", identity)
     return found
 
 
@@ -109,7 +121,7 @@ def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
         return log_likelihood(
             probe_key,
             process,
-            experiment.predict(as_net(experiment.module, params)),
+            experiment.predict(experiment.net(params)),
             encoding.encode(noise_key, x),
             end=end,
             rtol=options.rtol,
@@ -119,10 +131,10 @@ def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
         )
 
     together = over_examples(one)
+    batch_size = rounded_up(min(options.batch_size, len(data.examples)))
 
     def likelihood(params, indices, progress=lambda fraction: None):
         indices = np.asarray(list(indices), np.int32)
-        batch_size = rounded_up(min(options.batch_size, len(indices)))
         found = []
         for begin in range(0, len(indices), batch_size):
             index = np.resize(indices[begin : begin + batch_size], batch_size)

@@ -13,24 +13,34 @@ from score_jax.types import Key
 
 Params = Any
 
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # what a network may compute in
+
 
 def as_net(
     module: nn.Module,
     params: Params,
     *,
     dropout_key: Key | None = None,
+    dtype: str = "float32",
 ) -> Net:
-    """(x, c) -> y for one example x. With a dropout_key the network is in training mode."""
+    """(x, c) -> y for one example x. With a dropout_key the network is in training mode.
+
+    dtype: what it computes in, one of DTYPES: parameters and x are cast to it on the way in, y
+    back to x's type on the way out. c, a number in the hundreds perhaps, is not; a network
+    casts what it makes of c.
+    """
+    low = DTYPES[dtype]
+    cast = lambda tree: tree if low is None else jax.tree.map(lambda leaf: leaf.astype(low), tree)
 
     def net(x, c):
         y = module.apply(
-            {"params": params},
-            x[None],
+            {"params": cast(params)},
+            cast(x)[None],
             jnp.asarray(c)[None],
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
-        return y[0]
+        return y[0].astype(x.dtype)
 
     return net
 

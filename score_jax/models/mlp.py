@@ -27,7 +27,8 @@ class MLP(nn.Module):
         def dense(width):
             return nn.Dense(width, kernel_init=fan_in_uniform, bias_init=zeros)
 
-        h = dense(self.width)(x) + dense(self.width)(sinusoidal(self.scale * c, self.width))
+        embedding = sinusoidal(self.scale * c, self.width).astype(x.dtype)
+        h = dense(self.width)(x) + dense(self.width)(embedding)
         for _ in range(self.depth):
             h = dense(self.width)(nn.swish(h))
         return dense(self.outputs * x.shape[-1])(nn.swish(h))

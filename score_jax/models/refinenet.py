@@ -49,11 +49,12 @@ class InstanceNorm(nn.Module):
             jnp.take(self.param(name, init, shape), c, axis=0)[:, None, None, :]
             for name, init in (("gamma", near_one), ("alpha", near_one), ("beta", zeros))
         )
+        given, x = x.dtype, x.astype(jnp.promote_types(x.dtype, jnp.float32))
         mean = x.mean((1, 2), keepdims=True)
         centered = mean - mean.mean(-1, keepdims=True)
         spread = centered * jax.lax.rsqrt(mean.var(-1, keepdims=True, ddof=1) + 1e-5)
         h = (x - mean) * jax.lax.rsqrt(x.var((1, 2), keepdims=True) + 1e-5)
-        return gamma * (h + alpha * spread) + beta
+        return (gamma * (h + alpha * spread) + beta).astype(given)
 
 
 class ResidualBlock(nn.Module):
@@ -136,7 +137,8 @@ def enlarged(x, size):
     """Bilinear interpolation to size (H, W) that maps corners to corners."""
     if x.shape[1:3] == tuple(size):
         return x
-    rows, columns = (_corner_weights(old, new) for old, new in zip(x.shape[1:3], size))
+    weights = (_corner_weights(old, new) for old, new in zip(x.shape[1:3], size))
+    rows, columns = (w.astype(x.dtype) for w in weights)
     return jnp.einsum("hi,wj,bijc->bhwc", rows, columns, x)
 
 
@@ -149,13 +151,15 @@ class RefineNet(nn.Module):
     """NCSN's score network for images in [0, 1]; Song & Ermon's CIFAR-10 net is the default.
 
     features: channels of the first stage; the others have twice as many. levels: number
-    of noise levels L; c is the level's index 0 .. L-1 and is rounded to the nearest.
+    of noise levels L; c is the level's index 0 .. L-1 and is rounded to the nearest. remat: what
+    lies within a block is computed again for the gradient instead of being kept.
 
     Needs images with even sides. 34,428,675 parameters at L = 10 with three channels.
     """
 
     features: int = 128
     levels: int = 10
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, c, train=False):
@@ -163,8 +167,12 @@ class RefineNet(nn.Module):
         c = jnp.clip(jnp.round(c).astype(int), 0, self.levels - 1)
         narrow, wide = self.features, 2 * self.features
 
+        def call(block, h):
+            run = lambda block, h: block(h, c)
+            return (nn.remat(run) if self.remat else run)(block, h)
+
         def residual(h, features, **options):
-            return ResidualBlock(features, self.levels, **options)(h, c)
+            return call(ResidualBlock(features, self.levels, **options), h)
 
         h = conv(narrow)(2.0 * x - 1.0)
         stage1 = residual(residual(h, narrow), narrow)
@@ -175,7 +183,7 @@ class RefineNet(nn.Module):
         stage4 = residual(stage4, wide, dilation=4)
 
         def refine(xs, features, **options):
-            return RefineBlock(features, self.levels, **options)(xs, c)
+            return call(RefineBlock(features, self.levels, **options), xs)
 
         h = refine([stage4], wide)
         h = refine([stage3, h], wide)

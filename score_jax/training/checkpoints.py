@@ -1,117 +1,241 @@
-"""Checkpoints by orbax, written while training goes on.
+"""Checkpoints by orbax, written while training goes on, whole or not there.
 
     with Checkpoints(workdir, training) as checkpoints:
         checkpoints.save(state, pending)
         state, pending = checkpoints.restore(like=state)
 
-A step is whole or not there: orbax writes beside the place and renames.
+A step is written to a hidden folder, its files are hashed into checksums.json, and then the
+folder takes its name, workdir/checkpoints/<step>: what has this name was once whole, and the
+checksums tell whether it still is. Every host writes its part; the leader does the rest.
 """
 
+import contextlib
+import hashlib
 import itertools
+import json
 import logging
 import os
+import shutil
+import threading
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from score_jax.errors import UserError
+from score_jax.files import to_disk, whole
+from score_jax.hosts import from_leader, leads
+from score_jax.parallel import everywhere, everywhere_sharding, replicated
 from score_jax.sections import Training
 from score_jax.training.state import TrainState
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at length
 
+CHECKSUMS = "checksums.json"  # of every other file of a checkpoint: {name: [bytes, sha256]}
+SAVED = "saved.json"  # the newest step ever saved, so that a checkpoint that is gone is missed
+WRITING = ".writing."
+
+
+class CannotSave(OSError):
+    """A checkpoint could not be written; those before it are untouched."""
+
 
 class Checkpoints:
-    """The checkpoints of one workdir, in workdir/checkpoints/<step>."""
+    """The checkpoints of one workdir. read_only: for a look, beside whoever writes them."""
 
     def __init__(self, workdir: Path, options: Training, *, read_only: bool = False):
         self.folder = workdir.absolute() / "checkpoints"
-        self.read_only = read_only
-        policies = ocp.checkpoint_managers
-        keep = [policies.LatestN(options.keep)]
-        if options.keep_every is not None:
-            keep.append(policies.EveryNSteps(options.keep_every))
-        self.manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(keep),
-                enable_async_checkpointing=not read_only,
-                read_only=read_only,
-            ),
-        )
+        self.options, self.read_only = options, read_only
+        self.writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self.finishing, self.failure = None, None
 
     def __enter__(self):
+        if not self.read_only and leads():
+            for leftover in self.folder.glob(f"{WRITING}*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
         return self
 
     def __exit__(self, *error):
-        self.manager.close()
+        if self.finishing is not None:
+            self.finishing.join()
+        with contextlib.suppress(Exception):  # said already
+            self.writer.close()
+
+    def steps(self) -> list[int]:
+        """The steps that were saved and are kept, the newest first; the same on all hosts."""
+        return from_leader(sorted(map(int, self._names()), reverse=True))
 
     def newest(self) -> int | None:
-        return self.manager.latest_step()
+        return next(iter(self.steps()), None)
 
     def save(self, state: TrainState, pending: list) -> None:
-        """Starts to write the state, and `pending` metrics that are not logged yet."""
-        self.manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                ema=ocp.args.StandardSave(state.ema),
-                opt_state=ocp.args.StandardSave(state.opt_state),
-                pending=ocp.args.JsonSave(np.asarray(pending, float).tolist()),
-            ),
-        )
+        """Starts to write the state, and `pending` metrics that are not logged yet.
+
+        Returns as soon as the state may change. Raises CannotSave if it, or what was saved
+        before it, cannot be written.
+        """
+        self.wait()
+        step = int(state.step)
+        state = everywhere(state)
+        partial = self.folder / f"{WRITING}{step}"
+        try:
+            self.writer.save(
+                partial,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    ema=ocp.args.StandardSave(state.ema),
+                    opt_state=ocp.args.StandardSave(state.opt_state),
+                    pending=ocp.args.JsonSave(np.asarray(pending, float).tolist()),
+                ),
+            )
+        except Exception as error:
+            raise self._cannot_save(step, error) from error
+        self.finishing = threading.Thread(target=self._finish, args=(step, partial))
+        self.finishing.start()
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
-        self.manager.wait_until_finished()
+        """Returns when everything saved is on disk; raises CannotSave if it cannot be."""
+        if self.finishing is not None:
+            self.finishing.join()
+        self.check()
 
-    def restore(self, like: TrainState) -> tuple[TrainState, list]:
-        """The newest whole checkpoint, on the device; `like` gives the shapes and types.
+    def check(self) -> None:
+        """Raises CannotSave if a write has failed meanwhile; waits for nothing."""
+        if self.failure is not None:
+            raise self._cannot_save(*self.failure) from self.failure[1]
 
-        A damaged one is named and passed over and, unless read-only, set aside once an older
-        one is found whole, so that its step can be saved again. Raises UserError, and touches
-        nothing, where none is whole.
+    def restore(self, like: TrainState, at_most: int | None = None) -> tuple[TrainState, list]:
+        """The newest whole checkpoint, on all devices; `like` gives the shapes and types.
+
+        at_most: of this step or an earlier one. A damaged one is named and passed over and,
+        unless read-only, set aside once an older one is found whole, so that its step can be
+        saved again. Raises UserError, and touches nothing, where none is whole.
         """
         damaged = {}
-        for step in sorted(self.manager.all_steps(), reverse=True):
-            try:
-                restored = self._restore(step, like)
-            except (ValueError, KeyError, FileNotFoundError) as error:
-                damaged[step] = str(error).splitlines()[0][:200]
+        for step in self.steps():
+            if at_most is not None and step > at_most:
+                continue
+            why = from_leader(self._damage(step) if leads() else None)
+            if why is None:
+                try:
+                    restored = self._restore(step, like)
+                except (ValueError, KeyError, OSError) as error:
+                    why = f"unreadable: {str(error).splitlines()[0][:200]}"
+            if why is not None:
+                damaged[step] = why
                 continue
             for bad, why in damaged.items():
                 print(f"checkpoint damaged, passed over: step {bad}: {why}", flush=True)
-                if not self.read_only:
+                if leads() and not self.read_only:
                     self._set_aside(bad)
             return restored
         whys = "\n".join(f"  step {step}: {why}" for step, why in damaged.items())
-        raise UserError(f"no whole checkpoint in {self.folder}:\n{whys}")
+        raise UserError(
+            f"no whole checkpoint in {self.folder}:\n{whys}\n"
+            "Bring back a copy, or delete this folder to start anew"
+        )
+
+    def check_none_is_lost(self) -> None:
+        """Raises UserError if none is left of what was saved; says so if the newest is gone."""
+        newest, saved = self.newest(), from_leader(self._saved())
+        if saved is not None and newest is None:
+            raise UserError(
+                f"{self.folder} has held a checkpoint of step {saved}, and holds none: bring it "
+                "back, or delete this folder to start anew"
+            )
+        if saved is not None and newest < saved and leads():
+            print(f"the checkpoint of step {saved} is gone; that of step {newest} is the newest")
+
+    def _names(self):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            yield from (name for name in os.listdir(self.folder) if name.isdigit())
+
+    def _saved(self):
+        try:
+            return int(json.loads((self.folder / SAVED).read_text())["newest"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _finish(self, step: int, partial: Path) -> None:
+        """Gives a written checkpoint its checksums and its name. In a thread of its own."""
+        try:
+            self.writer.wait_until_finished()
+            if leads():
+                files = sorted(file for file in partial.rglob("*") if file.is_file())
+                sums = {str(file.relative_to(partial)): _checksum(file) for file in files}
+                with whole(partial / CHECKSUMS) as path:
+                    path.write_text(json.dumps(sums, indent=0))
+                for path in (*partial.rglob("*"), partial):
+                    to_disk(path)
+                os.rename(partial, self.folder / str(step))
+                to_disk(self.folder)
+                with whole(self.folder / SAVED) as path:
+                    path.write_text(json.dumps({"newest": step}))
+                self._prune()
+        except BaseException as error:
+            self.failure = step, error
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _prune(self) -> None:
+        """Deletes what is neither among the newest nor at a multiple of keep_every."""
+        for step in sorted(map(int, self._names()))[: -self.options.keep]:
+            if self.options.keep_every is None or step % self.options.keep_every:
+                doomed = self.folder / f"{WRITING}{step}"  # a half-deleted one has no name
+                os.rename(self.folder / str(step), doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def _damage(self, step: int) -> str | None:
+        """What is wrong with a checkpoint's files; None if they are as they were written."""
+        folder = self.folder / str(step)
+        try:
+            sums = json.loads((folder / CHECKSUMS).read_text())
+            for name, expected in sums.items():
+                if not (folder / name).is_file():
+                    return f"{name} is missing"
+                if _checksum(folder / name) != expected:
+                    return f"{name} has changed since it was written"
+        except FileNotFoundError:
+            return f"{CHECKSUMS} is missing"
+        except (OSError, ValueError, AttributeError) as error:
+            return f"{CHECKSUMS} is unreadable ({error})"
+        return None
 
     def _set_aside(self, step: int) -> None:
         """Renames the step's folder to one that is no checkpoint, and free."""
         names = (self.folder / f"{step}.damaged{n}" for n in itertools.count())
         os.replace(self.folder / str(step), next(name for name in names if not name.exists()))
-        self.manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, list]:
-        target = jax.tree.map(_abstract, like._asdict())
+        abstract = lambda leaf: jax.ShapeDtypeStruct(
+            np.shape(leaf), leaf.dtype, sharding=everywhere_sharding()
+        )
+        target = jax.tree.map(abstract, like._asdict())
         items = {
             name: ocp.args.StandardRestore(target[name]) for name in ("params", "ema", "opt_state")
         }
         items["pending"] = ocp.args.JsonRestore()
-        restored = self.manager.restore(step, args=ocp.args.Composite(**items))
+        restored = self.writer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
         state = TrainState(
-            jax.numpy.asarray(step, jax.numpy.int32),
-            restored.params,
-            restored.ema,
-            restored.opt_state,
+            np.int32(step), *(restored[name] for name in ("params", "ema", "opt_state"))
         )
-        return state, restored.pending
+        return replicated(state), restored.pending
+
+    def _cannot_save(self, step: int, error: BaseException) -> CannotSave:
+        newest = max(map(int, self._names()), default=None)
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return CannotSave(
+            f"could not save the checkpoint of step {step} in {self.folder} ({reason[:300]}). "
+            + ("There is none before it" if newest is None else
+               f"That of step {newest} is whole")
+            + "; make room or give permission, and the same command goes on from there"
+        )  # fmt: skip
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=device)
+def _checksum(file: Path) -> list:
+    """[bytes, sha256] of a file."""
+    with open(file, "rb") as stream:
+        return [
+            os.fstat(stream.fileno()).st_size,
+            hashlib.file_digest(stream, "sha256").hexdigest(),
+        ]

@@ -12,10 +12,13 @@ class Log:
     """Appends to workdir/metrics.jsonl and workdir/tensorboard; lines beyond `step` are dropped.
 
     A run that goes on from an older checkpoint makes those lines again, so that the log has
-    no gap and nothing twice.
+    no gap and nothing twice. silent: another host writes it.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int, *, silent: bool = False):
+        self.silent = silent
+        if silent:
+            return
         from tensorboardX import SummaryWriter  # imported when needed: half a second
 
         self.path = workdir / "metrics.jsonl"
@@ -29,10 +32,13 @@ class Log:
         return self
 
     def __exit__(self, *error):
-        self.file.close()
-        self.events.close()
+        if not self.silent:
+            self.file.close()
+            self.events.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
+        if self.silent:
+            return
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.events.add_scalar(name, value, step)

@@ -1,8 +1,7 @@
 """The training loop: batches in, metrics, checkpoints and pictures out."""
 
-import signal
+import math
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,22 +13,16 @@ from score_jax import plotting
 from score_jax.build import Experiment
 from score_jax.data.order import Order
 from score_jax.errors import UserError
-from score_jax.parallel import check_divides, owned, split, update_step
+from score_jax.hosts import leads
+from score_jax.parallel import check_divides, most, positions, split, update_step
 from score_jax.sampling import make_draw
+from score_jax.signals import Interrupted, StopSignals
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.log import Log
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
 GRID = 64  # samples in a picture
 IN_FLIGHT = 3  # calls started before the first of them is done, on an accelerator
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop by `signal` (SIGINT, SIGTERM) and has saved its state."""
-
-    def __init__(self, message: str, signal: int):
-        super().__init__(message)
-        self.signal = signal
 
 
 class NonFinite(UserError):
@@ -40,20 +33,37 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
     """Trains from the newest checkpoint of workdir, or from the start, to the last step.
 
     The state at a step is the same, bit for bit, however often the run was stopped on the
-    way. Raises Interrupted after saving on SIGINT or SIGTERM, and NonFinite, without
-    saving, at the first step whose loss or gradient is not finite.
+    way; with other devices or hosts the examples and draws are the same, the state to rounding.
+    Raises Interrupted after saving on SIGINT or SIGTERM, CannotSave, and NonFinite, without
+    saving, at the first step whose loss or gradient is not finite (training.non_finite).
     """
     options = experiment.training
-    check_divides(options.batch_size)
+    check_divides(options.batch_size, options.microbatches)
     state = create(experiment)
     with Checkpoints(workdir, options) as checkpoints:
         pending = []
+        checkpoints.check_none_is_lost()
         if checkpoints.newest() is not None:
             state, pending = checkpoints.restore(like=state)
-            state = owned(state)
             print(f"going on from the checkpoint of step {int(state.step)}", flush=True)
-        with Log(workdir, int(state.step)) as log:
+        with Log(workdir, int(state.step), silent=not leads()) as log:
             return _Run(experiment, workdir, checkpoints, log, pending).until_done(state)
+
+
+class Batches:
+    """The part of every batch that this host takes, and its places in the whole."""
+
+    def __init__(self, experiment: Experiment):
+        self.examples, self.size = experiment.data.examples, experiment.training.batch_size
+        self.order = Order(len(self.examples), experiment.training.seed)
+        self.positions = positions(self.size)
+
+    def __call__(self, step: int, calls: int):
+        """(examples, positions) of `calls` updates after `step`, [devices, calls, share, ...]."""
+        whole = (self.order.batch(step + k, self.size) for k in range(calls))
+        indices = np.stack([batch[self.positions] for batch in whole])
+        places = np.broadcast_to(self.positions, indices.shape)
+        return split(self.examples[indices], axis=1), split(places, axis=1)
 
 
 class _Run:
@@ -68,63 +78,71 @@ class _Run:
         self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
         self.draw = make_draw(experiment, min(GRID, experiment.evaluation.samples))
-        self.order = Order(len(experiment.data.examples), self.options.seed)
+        self.batches = Batches(experiment)
 
     def until_done(self, state: TrainState) -> TrainState:
         options, per_call = self.options, self.options.steps_per_call
         step = int(state.step)
         saved = self.checkpoints.newest()
         self.last_line = step, time.time()
-        with _StopSignals() as stop, _bar(step, options.steps) as bar:
+        heard = []  # the signal that any host was sent, as of each of the last calls
+        with StopSignals() as stop, _bar(step, options.steps) as bar:
             self.stop = stop
-            while step < options.steps and stop.signal is None:
-                state, metrics = self.update(state, self.batches(step))
+            while step < options.steps and not (len(heard) == self.in_flight and heard[0]):
+                state, metrics = self.update(state, self.batches(step, per_call))
                 self.unread.append(metrics)
+                heard = [*heard, most(stop.signal or 0)][-self.in_flight :]
                 jax.block_until_ready(self.unread[-self.in_flight :][0])
                 step += per_call
                 bar.update(per_call)
+                self.checkpoints.check()
                 if step % options.log_every == 0:
                     self.write_line(step, bar)
                 if step % options.checkpoint_every == 0:
                     self.save(step, state)
                     saved = step
-                if step % options.sample_every == 0 and step < options.steps:
+                if step % options.sample_every == 0 and step < options.steps and leads():
                     self.write_picture(step, state, bar)
             if step != saved:
                 self.save(step, state)
             self.checkpoints.wait()
-        if stop.signal is not None:
+            number = int(most(stop.signal or 0))
+        if number:
             message = f"stopped at step {step}, all saved; the same command goes on"
-            raise Interrupted(message, stop.signal)
+            raise Interrupted(message, number)
         return state
 
-    def batches(self, step):
-        """The next steps_per_call batches and positions, [devices, K, batch/devices, ...]."""
-        size, per_call = self.options.batch_size, self.options.steps_per_call
-        indices = np.stack([self.order.batch(step + k, size) for k in range(per_call)])
-        positions = np.broadcast_to(np.arange(size, dtype=np.int32), indices.shape)
-        return split(self.experiment.data.examples[indices], axis=1), split(positions, axis=1)
-
     def read(self, step):
-        """Brings metrics to the host; raises NonFinite at the first that is not finite."""
+        """Brings metrics to the host; deals with the first step that is not finite."""
         fetched = [np.stack(metrics, axis=-1) for metrics in jax.device_get(self.unread)]
         self.unread = []
         self.pending += [tuple(map(float, pair)) for pairs in fetched for pair in pairs]
         for i, (loss, grad_norm) in enumerate(self.pending):
-            if not (np.isfinite(loss) and np.isfinite(grad_norm)):
-                bad = step - len(self.pending) + i + 1
-                newest = self.checkpoints.newest()
-                raise NonFinite(
-                    f"step {bad}: loss {loss}, norm of its gradient {grad_norm}; stopped. "
-                    + ("There is no checkpoint yet" if newest is None else
-                       f"The checkpoint of step {newest} is whole")
-                    + ". Try a smaller training.learning_rate, or training.clip = 1.0."
-                )  # fmt: skip
+            if self.options.non_finite == "stop" and not _good(loss, grad_norm):
+                self.stop_at(step - len(self.pending) + i + 1, loss, grad_norm)
+
+    def stop_at(self, bad, loss, grad_norm):
+        self.checkpoints.wait()
+        newest = self.checkpoints.newest()
+        raise NonFinite(
+            f"step {bad}: loss {loss}, norm of its gradient {grad_norm}; stopped. "
+            + ("There is no checkpoint yet" if newest is None else
+               f"The checkpoint of step {newest} is whole")
+            + f". --replay_step={bad} shows what happens there; a smaller training.learning_rate, "
+            "training.clip = 1.0 or training.non_finite = 'skip' may help."
+        )  # fmt: skip
 
     def write_line(self, step, bar):
         self.read(step)
-        loss, grad_norm = np.mean(self.pending, axis=0)
-        self.pending = []
+        good = [pair for pair in self.pending if _good(*pair)]
+        bad, self.pending = len(self.pending) - len(good), []
+        if not good:
+            self.checkpoints.wait()
+            raise NonFinite(
+                f"no step of the last {bad}, up to step {step}, had a finite loss and gradient; "
+                f"stopped. --replay_step={step} shows what happens there."
+            )
+        loss, grad_norm = np.mean(good, axis=0)
         rate = learning_rate(self.options, np.float32(step - 1))
         (before, then), now = self.last_line, time.time()
         speed = (step - before) / (now - then)
@@ -134,6 +152,7 @@ class _Run:
             {
                 "loss": loss,
                 "grad_norm": grad_norm,
+                "non_finite": bad,
                 "learning_rate": float(rate),
                 "steps_per_second": speed,
             },
@@ -150,8 +169,9 @@ class _Run:
         drawn = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
         if drawn is None:
             return  # asked to stop: saving is more urgent than a picture
-        if drawn.bad:
-            bar.write(f"step {step}: {drawn.bad} of {len(drawn.samples)} samples are not finite")
+        if not drawn.finite.all():
+            bad = np.sum(~drawn.finite)
+            bar.write(f"step {step}: {bad} of {len(drawn.samples)} samples are not finite")
         picture = plotting.picture(drawn.samples, self.experiment.data.examples)
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
@@ -160,35 +180,16 @@ class _Run:
         bar.set_description("training")
 
 
+def _good(loss: float, grad_norm: float) -> bool:
+    return math.isfinite(loss) and math.isfinite(grad_norm)
+
+
 def _bar(step: int, steps: int) -> tqdm:
     return tqdm(
         desc="training",
         initial=step,
         total=steps,
         unit=" steps",
-        disable=not sys.stderr.isatty(),
+        disable=not (sys.stderr.isatty() and leads()),
         dynamic_ncols=True,
     )
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM are noted instead of ending the process; the second one ends it."""
-
-    def __init__(self):
-        self.signal = None
-        self.previous = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self.hear)
-        return self
-
-    def hear(self, number, frame):
-        print("\nstopping after this step and saving; once more to stop at once", flush=True)
-        self.signal = number
-        self.__exit__()
-
-    def __exit__(self, *error):
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)

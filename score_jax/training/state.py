@@ -5,15 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from score_jax.build import Experiment
 from score_jax.keys import stream
-from score_jax.models.base import Params, as_net, init_params
-from score_jax.parallel import mean_gradient, owned
+from score_jax.models.base import Params, init_params
+from score_jax.parallel import mean_gradient, replicated
 from score_jax.sections import Training
 from score_jax.times import DRAWS
-from score_jax.types import Array
+from score_jax.types import Array, Key
 
 
 class TrainState(NamedTuple):
@@ -52,36 +53,62 @@ def make_optimizer(options: Training) -> optax.GradientTransformation:
 
 
 def create(experiment: Experiment) -> TrainState:
-    """The state before the first update, on the device and nobody else's."""
+    """The state before the first update, on all devices of this host."""
     key = stream(experiment.training.seed, "parameters")
     params = init_params(experiment.module, key, experiment.data.shape)
     opt_state = make_optimizer(experiment.training).init(params)
-    return owned(TrainState(jnp.zeros((), jnp.int32), params, params, opt_state))
+    return replicated(TrainState(np.int32(0), params, params, opt_state))
+
+
+def step_key(options: Training, step: Array) -> Key:
+    """The key of all draws of the update that follows `step` others."""
+    return jax.random.fold_in(stream(options.seed, "steps"), step)
+
+
+def make_example_loss(experiment: Experiment) -> Callable[..., tuple[Array, Array]]:
+    """(params, key, position, x) -> (loss, u) of one example of the batch.
+
+    key: `step_key`. position: the example's place in the whole batch, so that its draws do not
+    depend on the number of devices. x: as the data set has it. u: its place in the law of times.
+    """
+    size, draw = experiment.training.batch_size, DRAWS[experiment.draws]
+
+    def loss(params, key, position, x):
+        u = draw(jax.random.fold_in(key, size), position, size)
+        keys = jax.random.split(jax.random.fold_in(key, position), 3)
+        encode_key, loss_key, dropout_key = keys
+        predict = experiment.predict(experiment.net(params, dropout_key=dropout_key))
+        return experiment.loss(loss_key, predict, experiment.encoding.encode(encode_key, x), u), u
+
+    return loss
+
+
+def make_gradient(experiment: Experiment) -> Callable[..., tuple[Array, Any]]:
+    """(state, (examples, positions)) -> (loss, gradient) of the whole batch, given a device's
+    share of it: examples [B, ...], positions [B]."""
+    options, example_loss = experiment.training, make_example_loss(experiment)
+
+    def gradient(state, batch):
+        examples, positions = batch
+        key = step_key(options, state.step)
+        loss = lambda params, position, x: example_loss(params, key, position, x)[0]
+        return mean_gradient(loss, options.microbatches)(state.params, positions, examples)
+
+    return gradient
 
 
 def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metrics]]:
     """update(state, (examples, positions)) -> (state, metrics), on one device's share.
 
-    examples [B, ...]; positions [B], the examples' places in the whole batch, so that
-    their random draws do not depend on the number of devices.
+    Where training.non_finite is "skip" an update whose loss or gradient is infinite or not a
+    number leaves everything but the step as it was.
     """
-    options, encoding = experiment.training, experiment.encoding
+    options, gradient = experiment.training, make_gradient(experiment)
     optimizer = make_optimizer(options)
 
-    draw = DRAWS[experiment.draws]
-
-    def loss(params, step_key, position, x):
-        u = draw(jax.random.fold_in(step_key, options.batch_size), position, options.batch_size)
-        key = jax.random.fold_in(step_key, position)
-        encode_key, loss_key, dropout_key = jax.random.split(key, 3)
-        predict = experiment.predict(as_net(experiment.module, params, dropout_key=dropout_key))
-        return experiment.loss(loss_key, predict, encoding.encode(encode_key, x), u)
-
     def update(state, batch):
-        examples, positions = batch
-        key = jax.random.fold_in(stream(options.seed, "steps"), state.step)
-        gradient = mean_gradient(lambda params, *example: loss(params, key, *example))
-        value, grads = gradient(state.params, positions, examples)
+        value, grads = gradient(state, batch)
+        metrics = Metrics(value, optax.tree.norm(grads))
 
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(options, state.step)
@@ -91,7 +118,11 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
         decay = jnp.minimum(options.ema, (1.0 + n) / (10.0 + n))
         ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema, params)
 
-        metrics = Metrics(value, optax.tree.norm(grads))
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        new = TrainState(state.step + 1, params, ema, opt_state)
+        if options.non_finite == "skip":
+            good = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+            kept = state._replace(step=new.step)
+            new = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, kept)
+        return new, metrics
 
     return update
