@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from score_jax.errors import UserError, unknown
+from score_jax.errors import UserError, shown, unknown
 from score_jax.likelihood import TRACES
 from score_jax.models.base import DTYPES
 from score_jax.times import DRAWS
@@ -26,7 +26,7 @@ class Training:
     batch that a device takes one after the other, with memory for one. (Both are for
     accelerators; convolutions within them are slow on a CPU.) non_finite: what is done where a
     loss or its gradient is infinite or not a number: "stop" the run, or "skip" the update and
-    count it, until a whole line of the log is of nothing else.
+    count it (a hundred in a row stop the run all the same).
     log_every, sample_every, checkpoint_every: in steps. keep: the newest checkpoints
     kept; keep_every: besides, every checkpoint at a multiple of it is kept for good.
     """
@@ -55,6 +55,8 @@ class Training:
         counts = ("steps", "batch_size", "steps_per_call", "microbatches", "keep", "keep_every")
         for name in (*counts, *every):
             _require(self, name, lambda value: value is None or value >= 1, "at least 1")
+        for name in (*counts, *every, "warmup"):
+            _require(self, name, _is_counted, "less than 2^31")
         for name in ("learning_rate", "clip", "adam_eps"):
             _require(self, name, lambda value: value is None or value > 0, "positive")
         for name in ("beta1", "beta2", "ema"):
@@ -87,6 +89,7 @@ class Evaluation:
     def __post_init__(self):
         for name in ("samples", "batch_size"):
             _require(self, name, lambda value: value >= 1, "at least 1")
+            _require(self, name, _is_counted, "less than 2^31")
         _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         if self.features not in ("classifier", "none"):
             raise unknown("evaluation.features", self.features, ("classifier", "none"))
@@ -116,6 +119,7 @@ class Likelihood:
     def __post_init__(self):
         for name in ("examples", "batch_size", "probes"):
             _require(self, name, lambda value: value >= 1, "at least 1")
+            _require(self, name, _is_counted, "less than 2^31")
         _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         if self.trace not in TRACES:
             raise unknown("config.likelihood.trace", self.trace, TRACES)
@@ -128,7 +132,12 @@ def _require(section: Any, name: str, holds: Callable[[Any], bool], expected: st
     value = getattr(section, name)
     if not holds(value):
         family = type(section).__name__.lower()
-        raise UserError(f"config.{family}.{name} must be {expected}, got {value}")
+        raise UserError(f"config.{family}.{name} must be {expected}, got {shown(value)}")
+
+
+def _is_counted(value: int | None) -> bool:
+    """Whether int32, what steps and examples are counted in, holds it."""
+    return value is None or value < 2**31
 
 
 @dataclass(frozen=True)

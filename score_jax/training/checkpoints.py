@@ -30,11 +30,12 @@ from score_jax.parallel import everywhere, everywhere_sharding, replicated
 from score_jax.sections import Training
 from score_jax.training.state import TrainState
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at length
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every save at length
 
 CHECKSUMS = "checksums.json"  # of every other file of a checkpoint: {name: [bytes, sha256]}
 SAVED = "saved.json"  # the newest step ever saved, so that a checkpoint that is gone is missed
 WRITING = ".writing."
+ITEMS = ("params", "ema", "opt_state")  # of a state; its step is the folder's name
 
 
 class CannotSave(OSError):
@@ -53,7 +54,7 @@ class Checkpoints:
     def __enter__(self):
         if not self.read_only and leads():
             for leftover in self.folder.glob(f"{WRITING}*"):  # of a process that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
+                _remove(leftover)
         return self
 
     def __exit__(self, *error):
@@ -77,22 +78,29 @@ class Checkpoints:
         """
         self.wait()
         step = int(state.step)
-        state = everywhere(state)
         partial = self.folder / f"{WRITING}{step}"
+        items = {name: ocp.args.StandardSave(everywhere(getattr(state, name))) for name in ITEMS}
+        items["pending"] = ocp.args.JsonSave(np.asarray(pending, float).tolist())
+        size = sum(leaf.nbytes for name in ITEMS for leaf in jax.tree.leaves(getattr(state, name)))
         try:
-            self.writer.save(
-                partial,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state.params),
-                    ema=ocp.args.StandardSave(state.ema),
-                    opt_state=ocp.args.StandardSave(state.opt_state),
-                    pending=ocp.args.JsonSave(np.asarray(pending, float).tolist()),
-                ),
-            )
+            self._make_room(size)
+            self.writer.save(partial, args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._cannot_save(step, error) from error
         self.finishing = threading.Thread(target=self._finish, args=(step, partial))
         self.finishing.start()
+
+    def _make_room(self, size: int) -> None:
+        """Raises OSError unless `size` bytes more, and a little, can be written.
+
+        Orbax, when it fails half-way, does so in many threads, which all say so.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        room = self.folder / f"{WRITING}room"
+        if leads() and hasattr(os, "posix_fallocate"):
+            with open(room, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size + size // 8 + 2**16)
+            room.unlink()
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises CannotSave if it cannot be."""
@@ -175,7 +183,6 @@ class Checkpoints:
                 self._prune()
         except BaseException as error:
             self.failure = step, error
-            shutil.rmtree(partial, ignore_errors=True)
 
     def _prune(self) -> None:
         """Deletes what is neither among the newest nor at a multiple of keep_every."""
@@ -211,17 +218,17 @@ class Checkpoints:
             np.shape(leaf), leaf.dtype, sharding=everywhere_sharding()
         )
         target = jax.tree.map(abstract, like._asdict())
-        items = {
-            name: ocp.args.StandardRestore(target[name]) for name in ("params", "ema", "opt_state")
-        }
+        items = {name: ocp.args.StandardRestore(target[name]) for name in ITEMS}
         items["pending"] = ocp.args.JsonRestore()
         restored = self.writer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
-        state = TrainState(
-            np.int32(step), *(restored[name] for name in ("params", "ema", "opt_state"))
-        )
+        state = TrainState(np.int32(step), *(restored[name] for name in ITEMS))
         return replicated(state), restored.pending
 
     def _cannot_save(self, step: int, error: BaseException) -> CannotSave:
+        for leftover in self.folder.glob(f"{WRITING}*") if leads() else ():
+            _remove(leftover)
+        # Each of orbax's tasks that failed as well would say so at length when it is collected.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         newest = max(map(int, self._names()), default=None)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         return CannotSave(
@@ -230,6 +237,10 @@ class Checkpoints:
                f"That of step {newest} is whole")
             + "; make room or give permission, and the same command goes on from there"
         )  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _checksum(file: Path) -> list:

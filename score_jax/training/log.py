@@ -1,6 +1,9 @@
 """The numbers and pictures of a run: metrics.jsonl and TensorBoard's event files."""
 
+import contextlib
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,43 +11,78 @@ import numpy as np
 from score_jax.files import whole
 
 
+class CannotLog(OSError):
+    """The log could not be written; the checkpoints are untouched."""
+
+
 class Log:
     """Appends to workdir/metrics.jsonl and workdir/tensorboard; lines beyond `step` are dropped.
 
     A run that goes on from an older checkpoint makes those lines again, so that the log has
-    no gap and nothing twice. silent: another host writes it.
+    no gap and nothing twice. silent: another host writes it. Raises CannotLog, at once, where a
+    disk is full or read-only.
     """
 
     def __init__(self, workdir: Path, step: int, *, silent: bool = False):
-        self.silent = silent
+        self.workdir, self.silent = workdir, silent
         if silent:
             return
-        from tensorboardX import SummaryWriter  # imported when needed: half a second
+        # Imported when needed; written by ourselves, since their SummaryWriter does it in a
+        # thread, where an error is lost.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self.path = workdir / "metrics.jsonl"
-        if self.path.exists():
-            with whole(self.path) as partial:
-                partial.write_text("".join(_lines_until(self.path, step)))
-        self.file = open(self.path, "a", buffering=1)
-        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        with self._said():
+            if self.path.exists():
+                with whole(self.path) as partial:
+                    partial.write_text("".join(_lines_until(self.path, step)))
+            self.file = open(self.path, "a", buffering=1)
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+            prefix, suffix = str(workdir / "tensorboard" / "events"), f".{os.getpid()}"
+            self.events, self.event = EventsWriter(prefix, suffix), Event
+            purge = SessionLog(status=SessionLog.START)  # of what comes after `step`
+            self.events.write_event(Event(step=step + 1, session_log=purge))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         if not self.silent:
-            self.file.close()
-            self.events.close()
+            with contextlib.suppress(OSError):  # nothing is left to be written
+                self.file.close()
+                self.events.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        if self.silent:
-            return
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+        from tensorboardX import summary
+
+        self._append(step, values, *(summary.scalar(name, x) for name, x in values.items()))
 
     def picture(self, step: int, picture: np.ndarray) -> None:
-        self.events.add_image("samples", picture, step, dataformats="HWC")
+        from tensorboardX import summary
+
+        self._append(step, None, summary.image("samples", picture, dataformats="HWC"))
+
+    def _append(self, step, values, *summaries):
+        if self.silent:
+            return
+        with self._said():
+            if values is not None:
+                self.file.write(json.dumps({"step": step, **values}) + "\n")
+            for one in summaries:
+                event = self.event(step=step, wall_time=time.time(), summary=one)
+                self.events.write_event(event)
+            self.events.flush()
+
+    @contextlib.contextmanager
+    def _said(self):
+        try:
+            yield
+        except OSError as error:
+            raise CannotLog(
+                f"could not write the log in {self.workdir} ({error.strerror or error}). The "
+                "checkpoints are whole; make room or give permission, and the same command goes on"
+            ) from error
 
 
 def _lines_until(path: Path, step: int):

@@ -22,6 +22,7 @@ from score_jax.training.log import Log
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
 GRID = 64  # samples in a picture
+PATIENCE = 100  # bad steps in a row that are skipped where training.non_finite is "skip"
 IN_FLIGHT = 3  # calls started before the first of them is done, on an accelerator
 
 
@@ -74,6 +75,7 @@ class _Run:
         self.workdir, self.checkpoints, self.log = workdir, checkpoints, log
         self.pending = pending  # [(loss, grad_norm)] of the steps since the last log line
         self.unread = []  # metrics still on the device
+        self.bad = 0  # steps in a row, up to the last one read, that were not finite
         # On CPU nothing runs beside a call, and each one in flight holds its own memory.
         self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
@@ -116,16 +118,19 @@ class _Run:
         """Brings metrics to the host; deals with the first step that is not finite."""
         fetched = [np.stack(metrics, axis=-1) for metrics in jax.device_get(self.unread)]
         self.unread = []
-        self.pending += [tuple(map(float, pair)) for pairs in fetched for pair in pairs]
-        for i, (loss, grad_norm) in enumerate(self.pending):
-            if self.options.non_finite == "stop" and not _good(loss, grad_norm):
-                self.stop_at(step - len(self.pending) + i + 1, loss, grad_norm)
+        new = [tuple(map(float, pair)) for pairs in fetched for pair in pairs]
+        self.pending += new
+        for i, (loss, grad_norm) in enumerate(new):
+            self.bad = 0 if _good(loss, grad_norm) else self.bad + 1
+            if self.bad == (PATIENCE if self.options.non_finite == "skip" else 1):
+                self.stop_at(step - len(new) + i + 1, loss, grad_norm)
 
     def stop_at(self, bad, loss, grad_norm):
         self.checkpoints.wait()
         newest = self.checkpoints.newest()
+        before = f", as in the {self.bad - 1} steps before" if self.bad > 1 else ""
         raise NonFinite(
-            f"step {bad}: loss {loss}, norm of its gradient {grad_norm}; stopped. "
+            f"step {bad}: loss {loss}, norm of its gradient {grad_norm}{before}; stopped. "
             + ("There is no checkpoint yet" if newest is None else
                f"The checkpoint of step {newest} is whole")
             + f". --replay_step={bad} shows what happens there; a smaller training.learning_rate, "
@@ -136,13 +141,7 @@ class _Run:
         self.read(step)
         good = [pair for pair in self.pending if _good(*pair)]
         bad, self.pending = len(self.pending) - len(good), []
-        if not good:
-            self.checkpoints.wait()
-            raise NonFinite(
-                f"no step of the last {bad}, up to step {step}, had a finite loss and gradient; "
-                f"stopped. --replay_step={step} shows what happens there."
-            )
-        loss, grad_norm = np.mean(good, axis=0)
+        means = dict(zip(("loss", "grad_norm"), np.mean(good, axis=0))) if good else {}
         rate = learning_rate(self.options, np.float32(step - 1))
         (before, then), now = self.last_line, time.time()
         speed = (step - before) / (now - then)
@@ -150,14 +149,14 @@ class _Run:
         self.log.scalars(
             step,
             {
-                "loss": loss,
-                "grad_norm": grad_norm,
+                **means,
                 "non_finite": bad,
                 "learning_rate": float(rate),
                 "steps_per_second": speed,
             },
         )
-        bar.set_postfix_str(f"{speed * self.options.batch_size:.0f} images/s, loss {loss:.4g}")
+        loss = f", loss {means['loss']:.4g}" if good else ""
+        bar.set_postfix_str(f"{speed * self.options.batch_size:.0f} images/s{loss}")
 
     def save(self, step, state):
         self.read(step)
