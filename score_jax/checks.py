@@ -3,12 +3,15 @@
 Each raises UserError that names both sides. config: the resolved config, as nested dicts.
 """
 
+import math
+
 import flax.linen as nn
 import numpy as np
 
 from score_jax.data.base import Dataset
 from score_jax.errors import UserError
-from score_jax.models.base import output_shape
+from score_jax.limits import check_at_most, check_memory
+from score_jax.models.base import count, output_shape
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import Sampler
 
@@ -92,6 +95,48 @@ def check_density(data: Dataset, config: dict) -> None:
             f"config.loss.density = {density!r} is not the density of the data, {data.name}; "
             f"explicit score matching needs config.data.name = 'toy', data.density = {density!r}"
         )
+
+
+MOST_LAYERS = 1_000  # written out one after the other in the program
+MOST_CHANNELS = 100_000
+COPIES = 4  # of the parameters: themselves, their average and two moments of their gradient
+
+
+def check_network(module: nn.Module, data: Dataset, config: dict) -> None:
+    """The state of training fits into memory."""
+    for name, most in (
+        ("depth", MOST_LAYERS),
+        ("blocks", MOST_LAYERS),
+        ("multipliers", MOST_LAYERS),
+        ("width", MOST_CHANNELS),
+        ("features", MOST_CHANNELS),
+        ("outputs", MOST_CHANNELS),
+    ):
+        value = getattr(module, name, 0)
+        check_at_most(f"config.model.{name}", max(value) if type(value) is tuple else value, most)
+    parameters = count(module, data.shape)
+    numbers = {name: v for name, v in config["model"].items() if type(v) in (int, tuple)}
+    given = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+    check_memory(
+        f"config.model: the {parameters:,} parameters of {config['model']['name']} with {given}, "
+        f"their average and Adam's moments",
+        4 * COPIES * parameters,
+        "make it smaller",
+    )
+
+
+def check_batches(data: Dataset, config: dict) -> None:
+    """What is trained on in a call, and what is drawn in all, fits into memory."""
+    example = 4 * math.prod(data.shape)
+    size, calls = (config["training"][name] for name in ("batch_size", "steps_per_call"))
+    together = f", {calls} times in a call," if calls > 1 else ""
+    check_memory(
+        f"config.training.batch_size = {size} examples{together}",
+        size * calls * example,
+        "take fewer at a time",
+    )
+    samples = config["evaluation"]["samples"]
+    check_memory(f"config.evaluation.samples = {samples}", samples * example, "draw fewer")
 
 
 def check_learned_variance(module: nn.Module, data: Dataset, config: dict) -> None:

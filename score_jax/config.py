@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from score_jax.errors import UserError, unknown
+from score_jax.errors import UserError, shortened, shown, unknown
 
 
 def load(path: str) -> ConfigDict:
@@ -34,7 +34,9 @@ def load(path: str) -> ConfigDict:
         config = module.get_config()
     except Exception as error:
         where = _line_of(error, spec.origin)
-        raise UserError(f"--config={path}{where}: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"--config={path}{where}: {type(error).__name__}: {shortened(str(error), 600)}"
+        ) from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config={path}: get_config() must return an ml_collections.ConfigDict, "
@@ -43,7 +45,8 @@ def load(path: str) -> ConfigDict:
     for name, section in config.items():
         if not isinstance(section, ConfigDict):
             raise UserError(
-                f"--config={path}: config.{name} must be a section (a ConfigDict), got {section!r}"
+                f"--config={path}: config.{shortened(name)} must be a section (a ConfigDict), "
+                f"got {shown(section)}"
             )
     return config
 

@@ -8,6 +8,9 @@ ours and keeps its traceback. It is a ValueError, so library users catch what th
 import difflib
 from collections.abc import Iterable
 
+MOST_SHOWN = 100  # characters of a value, and
+MOST_NAMES = 1000  # of a list of names, in a message
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: a config, a flag, a file."""
@@ -19,7 +22,19 @@ def unknown(what: str, given: object, known: Iterable[str]) -> UserError:
     >>> print(unknown("sampler", "ancestrl", ["langevin", "ancestral"]))
     unknown sampler 'ancestrl'; known: ancestral, langevin. Did you mean 'ancestral'?
     """
-    known = sorted(known)
-    near = difflib.get_close_matches(str(given), known, n=1)
+    known, text = sorted(known), str(given)
+    near = difflib.get_close_matches(text, known, n=1)
+    text = shortened(text if text.isprintable() else repr(text)[1:-1])
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {what} '{given}'; known: {', '.join(known) or 'none'}.{hint}")
+    names = shortened(", ".join(known), MOST_NAMES)
+    return UserError(f"unknown {what} '{text}'; known: {names or 'none'}.{hint}")
+
+
+def shortened(text: str, most: int = MOST_SHOWN) -> str:
+    """The text, its middle left out where it is longer."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
+
+
+def shown(value: object) -> str:
+    """repr(value), as long as a message can hold."""
+    return shortened(repr(value))

@@ -18,6 +18,10 @@ from score_jax import config as configs
 from score_jax.errors import UserError, unknown
 from score_jax.signals import Interrupted, exit_status
 
+LESS = (
+    "what was saved is whole. A smaller training.batch_size or evaluation.batch_size needs less, "
+    "and so do more training.microbatches, model.remat = True and model.dtype = 'bfloat16'"
+)
 MODES = ("train", "sample", "evaluate", "likelihood")
 
 
@@ -50,6 +54,11 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: out of memory ({str(error).splitlines()[0][:200]}); {LESS}", file=sys.stderr)
+        return 2
 
 
 def _terminated(number, frame):

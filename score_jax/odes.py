@@ -23,6 +23,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from score_jax.errors import UserError
+from score_jax.limits import check_at_most
 from score_jax.types import Array, Scalar
 
 State = Any  # a pytree of floating-point arrays
@@ -76,6 +77,7 @@ def check_tolerances(rtol: float, atol: float, max_evaluations: int) -> None:
         raise UserError(
             f"max_evaluations must be at least 8, the first step's cost, got {max_evaluations}"
         )
+    check_at_most("max_evaluations", max_evaluations, 2**31 - 1)  # counted in int32
 
 
 def solve(

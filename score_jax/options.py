@@ -5,13 +5,13 @@ section that would not fit is refused before anything runs, with the nearest kno
 """
 
 import inspect
-import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args, get_origin
 
-from score_jax.errors import UserError, unknown
+from score_jax.errors import UserError, shown, unknown
 
+LARGEST = 3.4028234663852886e38  # of float32, which everything is computed in
 _MODULE_FIELDS = {"parent", "name"}  # Flax's own
 
 
@@ -94,10 +94,10 @@ def _cast(what: str, value: Any, annotation: Any) -> Any:
             return tuple(_cast(f"{what}[{i}]", item, inner) for i, item in enumerate(value))
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not abs(value) <= sys.float_info.max:
-                raise UserError(f"{what} must be finite, got {value}")
+            if not abs(value) <= LARGEST:
+                raise UserError(f"{what} must be finite in float32, got {shown(value)}")
             return float(value)
     elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     expected = annotation.__name__ if annotation in _PLAIN else annotation
-    raise UserError(f"{what} must be {expected}, got {value!r} ({type(value).__name__})")
+    raise UserError(f"{what} must be {expected}, got {shown(value)} ({type(value).__name__})")

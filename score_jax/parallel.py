@@ -139,11 +139,15 @@ def replicated(tree: Any) -> Any:
 
     tree: arrays that are the same on all hosts, NumPy's or JAX's.
     """
-    first = lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-    copy = jax.jit(
-        lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=_replication(jax.local_devices())
-    )
-    return copy(jax.tree.map(lambda leaf: np.asarray(first(leaf)), tree))
+    devices = jax.local_devices()
+    sharding = _replication(devices)
+
+    def one(leaf):
+        leaf = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        copies = [jnp.array(leaf, copy=True, device=device) for device in devices]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+
+    return jax.tree.map(one, tree)
 
 
 def everywhere(tree: Any) -> Any:

@@ -22,7 +22,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
-    ("hosts", "keys", "odes", "signals"),
+    ("hosts", "keys", "limits", "odes", "signals"),
     ("densities", "processes", "plotting", "options"),
     ("predictions", "times"),
     ("probability_flow", "variances"),

@@ -1,15 +1,21 @@
 """Data sets that fit in an array: embedded ones, a file of yours, points in the plane."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from score_jax.data.base import Dataset, checked
+from score_jax.data.base import Dataset, checked, is_there
 from score_jax.densities import DENSITIES
-from score_jax.errors import UserError, unknown
+from score_jax.errors import UserError, shortened, unknown
 from score_jax.keys import stream
+from score_jax.limits import check_memory
+
+LARGE = 2**30  # bytes; a larger array in an archive may not be
+MOST_DEFLATED = 1_000  # times as many as are stored of it
+POINT = 64  # bytes, about, that drawing one point of a toy takes
 
 
 def digits() -> Dataset:
@@ -53,7 +59,8 @@ def array(*, path: str) -> Dataset:
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim == 2 and np.issubdtype(x.dtype, np.floating):
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity, which `checked` refuses
+            x = x.astype(np.float32)
     if x.ndim == 4 and x.dtype != np.uint8:
         raise UserError(
             f"{path}: images must be uint8 with values 0 .. 255, got {x.dtype}; "
@@ -69,8 +76,9 @@ def array(*, path: str) -> Dataset:
 
 
 def _read(path: Path):
-    if not path.is_file():
-        raise UserError(f"data.path: no file {path} (looked in {Path.cwd()})")
+    if not is_there(path, Path.is_file):
+        raise UserError(f"data.path: no file {shortened(str(path))} (looked in {Path.cwd()})")
+    check_memory(f"{path}: its numbers", path.stat().st_size, "take fewer of them")
     try:
         with open(path, "rb") as start:
             if start.read(2) not in (b"\x93N", b"PK"):  # NumPy would take it for a pickle
@@ -81,15 +89,36 @@ def _read(path: Path):
         with file:
             x = _first(file, ("x", "arr_0", "images"))
             y = _first(file, ("y", "labels"))
+    except UserError:
+        raise
     except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds
         raise UserError(f"{path}: not a readable .npy or .npz file of numbers ({error})") from error
     if x is None:
-        raise UserError(f"{path}: expected a key x, arr_0 or images, found {sorted(file.files)}")
+        found = shortened(str(sorted(file.files)), 300)
+        raise UserError(f"{path}: expected a key x, arr_0 or images, found {found}")
     return x, y
 
 
 def _first(file, keys):
-    return next((np.asarray(file[key]) for key in keys if key in file), None)
+    """The array under the first of the keys that there is, not inflated before it may be."""
+    key = next((key for key in keys if key in file), None)
+    if key is None:
+        return None
+    members = (member for member in file.zip.infolist() if member.filename in (key, f"{key}.npy"))
+    for member in members:
+        _check_size(file.zip.filename, member)
+    return np.asarray(file[key])
+
+
+def _check_size(path: str, member: zipfile.ZipInfo) -> None:
+    """Raises UserError for a member that would inflate to more than memory, or than is likely."""
+    size, stored = member.file_size, member.compress_size
+    check_memory(f"{path}: the numbers of {member.filename}", size, "take fewer of them")
+    if size > max(LARGE, MOST_DEFLATED * stored):
+        raise UserError(
+            f"{path}: {member.filename} claims to be {size:,} bytes, deflated to {stored:,}; that "
+            "is no data. If it is, save it with np.savez, which does not deflate"
+        )
 
 
 def toy(*, density: str, size: int = 10_000, seed: int = 0) -> Dataset:
@@ -98,6 +127,7 @@ def toy(*, density: str, size: int = 10_000, seed: int = 0) -> Dataset:
         raise unknown("data.density", density, DENSITIES)
     if size < 1:
         raise UserError(f"data.size must be at least 1, got {size}")
+    check_memory(f"config.data.size = {size} points", size * POINT, "take fewer")
     if not 0 <= seed < 2**32:
         raise UserError(f"data.seed must lie in [0, 2^32), got {seed}")
     keys = jax.random.split(stream(seed, "data"), size)

@@ -7,6 +7,8 @@
 Loaders return it; `training` takes batches of it by index.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -62,3 +64,11 @@ def checked(data: Dataset) -> Dataset:
     if data.labels is not None and data.labels.shape != (len(x),):
         raise UserError(f"{data.name}: {len(x)} examples but labels of shape {data.labels.shape}")
     return data
+
+
+def is_there(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """kind(path), as with Path.is_file; False for what could be no path."""
+    try:
+        return kind(path)
+    except OSError:  # for one, too long a name
+        return False

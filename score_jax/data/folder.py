@@ -1,13 +1,15 @@
 """Your own images: a folder of PNG and JPEG files."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from score_jax.data.base import Dataset, checked
-from score_jax.errors import UserError
+from score_jax.data.base import Dataset, checked, is_there
+from score_jax.errors import UserError, shortened
+from score_jax.limits import check_memory
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 100_000_000  # a larger image is refused: a few bytes can claim gigabytes
@@ -22,14 +24,18 @@ def folder(*, path: str, size: int, channels: int = 3, by_class: bool = False) -
     Raises UserError for a missing or empty folder and for a file that is no whole image.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise UserError(f"data.path: no folder {root} (looked in {Path.cwd()})")
+    if not is_there(root, Path.is_dir):
+        raise UserError(f"data.path: no folder {shortened(path)} (looked in {Path.cwd()})")
     if size < 1 or channels not in (1, 3):
         raise UserError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
     files = sorted(_image_files(root))
     if not files:
         raise UserError(f"{root}: no {', '.join(SUFFIXES)} file in this folder or below it")
-    images = np.stack([_read(file, size, channels) for file in files])
+    needed = 2 * len(files) * size**2 * channels  # while they are stacked
+    check_memory(f"{len(files):,} images of config.data.size = {size}", needed, "make them smaller")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is ours
+        images = np.stack([_read(file, size, channels) for file in files])
     labels = _class_labels(root, files) if by_class else None
     return checked(Dataset(root.resolve().name, images, labels))
 

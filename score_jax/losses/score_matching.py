@@ -22,10 +22,12 @@ import numpy as np
 
 from score_jax.densities import DENSITIES, Density
 from score_jax.errors import UserError, unknown
+from score_jax.limits import check_at_most
 from score_jax.losses.base import LossFn, split_draw, training_times, weight_fn
 from score_jax.processes import GaussianProcess, add_noise
 from score_jax.types import Array, Key, Scalar
 
+MOST_PROJECTIONS = 10_000  # of each example, all at a time
 DIRECTIONS = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 
 
@@ -202,6 +204,7 @@ def _directions(projections: int, directions: str) -> Callable[[Key, Array], Arr
     """(key, x) -> [projections, *x.shape] directions v with E v vᵀ = I."""
     if projections < 1:
         raise UserError(f"loss.projections must be at least 1, got {projections}")
+    check_at_most("loss.projections", projections, MOST_PROJECTIONS)
     if directions not in DIRECTIONS:
         raise unknown("loss.directions", directions, DIRECTIONS)
     return lambda key, x: DIRECTIONS[directions](key, (projections, *x.shape), x.dtype)

@@ -1,5 +1,6 @@
 """The seam between networks, which are batched, and everything else, which is not."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -57,6 +58,7 @@ def output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     return y.shape[1:]
 
 
+@functools.cache
 def count(module: nn.Module, shape: tuple[int, ...]) -> int:
     """The number of the module's parameters for examples of this shape; computes nothing."""
     inputs = jnp.zeros((1, *shape)), jnp.zeros((1,))

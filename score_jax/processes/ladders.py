@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError
+from score_jax.limits import check_at_most
 from score_jax.processes.base import GaussianProcess, require_increasing
 
 
@@ -103,7 +104,11 @@ def quadratic_betas(*, beta_min: float, beta_max: float, levels: int) -> Tabulat
     return Tabulated.from_betas(np.linspace(beta_min**0.5, beta_max**0.5, levels) ** 2)
 
 
+MOST_LEVELS = 1_000_000
+
+
 def require_levels(levels: int) -> None:
-    """Raises UserError for fewer than two levels."""
+    """Raises UserError for fewer than two levels, or more than a table should have."""
     if levels < 2:
         raise UserError(f"levels must be at least 2, got {levels}")
+    check_at_most("levels", levels, MOST_LEVELS)

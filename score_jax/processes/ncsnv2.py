@@ -14,7 +14,7 @@ import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.processes.base import require_increasing
-from score_jax.processes.ladders import Tabulated
+from score_jax.processes.ladders import Tabulated, require_levels
 
 
 def largest_distance(x: np.ndarray, block: int = 1_000) -> float:
@@ -65,7 +65,9 @@ def ncsnv2(
     if not 0.0 < overlap < 0.997:
         raise UserError(f"overlap must lie in (0, 0.997), got {overlap}")
     steps = math.log(sigma_max / sigma_min) / math.log(_ratio(overlap, dimensions))
-    return Tabulated.from_sigmas(np.geomspace(sigma_min, sigma_max, max(2, round(1 + steps))))
+    levels = max(2, round(1 + steps))
+    require_levels(levels)
+    return Tabulated.from_sigmas(np.geomspace(sigma_min, sigma_max, levels))
 
 
 def _ratio(share: float, dimensions: int) -> float:

@@ -19,10 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError, unknown
+from score_jax.limits import check_at_most
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, sample_prior, start_time
 from score_jax.times import GRIDS, on_host
 from score_jax.types import Array, Key
+
+MOST_STEPS = 1_000_000  # of a sampler's schedule
 
 State = Any  # a pytree; for a sampler without memory, x itself
 
@@ -162,6 +165,7 @@ def make_grid(
         raise unknown("sampler.grid", grid, GRIDS)
     if steps < 1:
         raise UserError(f"sampler.steps must be at least 1, got {steps}")
+    check_at_most("the sampler's number of steps", steps, MOST_STEPS)
     if not 0.0 <= end < 1.0:
         raise UserError(f"sampler.end must lie in [0, 1), got {end}")
     if not end < start <= 1.0:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError
+from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess
-from score_jax.samplers.base import Sampler, make_finish, make_grid, where_data_is_left
+from score_jax.samplers.base import MOST_STEPS, Sampler, make_finish, make_grid, where_data_is_left
 from score_jax.times import on_host
 from score_jax.types import Array, Key
 
@@ -94,6 +95,7 @@ def annealed_langevin(
     for name, value in (("levels", levels), ("steps_per_level", steps_per_level)):
         if value < 1:
             raise UserError(f"sampler.{name} must be at least 1, got {value}")
+    check_at_most("sampler.levels * sampler.steps_per_level", levels * steps_per_level, MOST_STEPS)
     t = make_grid(process, grid, levels, where_data_is_left(process, start), end)[:-1]
     sigma, alpha_t = on_host(lambda t: (process.sigma(t), process.alpha(t)), t)
     alpha_s = np.append(alpha_t[1:], alpha_t[-1])  # the last level is where x stays

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.polynomial import Legendre
 
 from score_jax.errors import UserError
+from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import Sampler, make_finish
 from score_jax.samplers.langevin import langevin_step, times_at
 from score_jax.types import Array
+
+MOST_NODES = 30  # each is an evaluation more, written out in the program
 
 
 class Chain(NamedTuple):
@@ -55,6 +58,7 @@ def mala(
     """
     if nodes < 0:
         raise UserError(f"sampler.nodes must be at least 0, got {nodes}")
+    check_at_most("sampler.nodes", nodes, MOST_NODES)
     at = times_at(process, steps, end, step_size)
     step_sizes = np.where(np.arange(steps) == 0, 0.0, step_size)
     points, weights = _lobatto(nodes)

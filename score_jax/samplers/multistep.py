@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError, unknown
+from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import Sampler, Times, make_times
 from score_jax.samplers.exponential import basis_integrals, curves
+
+MOST_ANSWERS = 20  # that a step reuses
+MOST_WITH_MEMORY = 20_000  # steps; each has weights of its own, and tens of steps are the rule
 
 # (h, nodes) -> weights of the answers at the nodes; see basis_integrals
 Rule = Callable[[float, np.ndarray], np.ndarray]
@@ -207,6 +211,7 @@ def _multistep(
 def _weights(lam: np.ndarray, order: int, rule: Rule) -> np.ndarray:
     """[n, order]: in row i the weights of the answers at steps i, i - 1, ...; else 0."""
     steps = max(len(lam) - 1, 0)  # 0 where the only step is the denoising one
+    check_at_most("sampler.steps of a solver with a memory", steps, MOST_WITH_MEMORY)
     weights = np.zeros((steps, order))
     for i in range(steps):
         known = min(order, i + 1)
@@ -232,3 +237,4 @@ def _of_first(finish):
 def _require_order(order):
     if order < 1:
         raise UserError(f"sampler.order must be at least 1, got {order}")
+    check_at_most("sampler.order", order, MOST_ANSWERS)

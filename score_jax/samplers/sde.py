@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError, unknown
+from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess, diffusion2, drift, transition
 from score_jax.samplers.ancestral import ancestral, ddim
 from score_jax.samplers.base import Sampler, Times, make_times
@@ -82,6 +83,7 @@ def _linear(times: Times, a: np.ndarray, b2: np.ndarray) -> Sampler:
 
 
 CORRECTORS = ("langevin", "ald")
+MOST_CORRECTIONS = 30  # each is written out in the program
 
 
 def corrected(
@@ -115,6 +117,7 @@ def corrected(
         raise unknown("sampler.corrector", corrector, CORRECTORS)
     if corrections < 0:
         raise UserError(f"sampler.corrections must be at least 0, got {corrections}")
+    check_at_most("sampler.corrections", corrections, MOST_CORRECTIONS)
     if not snr > 0:
         raise UserError(f"sampler.snr must be positive, got {snr}")
     if corrections == 0:

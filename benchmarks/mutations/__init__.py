@@ -1,0 +1,1 @@
+"""Mistakes on purpose: mutated configs and data, for benchmarks.faults and the tests."""
