@@ -36,6 +36,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Besides what lies below it, and itself, a room may import these of its own layer.
 NEIGHBORS = {
+    "odes": {"limits"},
     "training": {"sampling"},
     "variances": {"predictions"},
     "evaluation": {"pieces"},

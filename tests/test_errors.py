@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -727,6 +728,43 @@ def test_a_workdir_that_is_a_file_is_refused(refused, workdir):
     Path("taken").write_text("a file")
     message = refused("--config=tiny.py", f"--workdir={workdir}")
     assert workdir in message and "give another --workdir" in message
+
+
+# --- what else can end a command ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "says"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 75, "stopped"),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "stopped"),
+        (lambda: open("/no/such/file"), 1, "error: [Errno 2] No such file"),
+        (lambda: np.empty(2**55), 2, "error: out of memory"),
+        (lambda: exhausted(), 2, "error: out of memory (RESOURCE_EXHAUSTED: 9 GB)"),
+    ],
+    ids=["SIGTERM", "SIGINT", "OSError", "MemoryError", "RESOURCE_EXHAUSTED"],
+)
+def test_whatever_ends_a_command_it_says_so_without_a_traceback(
+    ends, status, says, desk, monkeypatch, capsys
+):
+    """75 is what a scheduler takes for "queue me again"."""
+    monkeypatch.setattr(commands, "train", lambda experiment, workdir: ends())
+    assert main(["launch.py", "--config=tiny.py"]) == status
+    said = capsys.readouterr().err
+    assert says in said and "Traceback" not in said
+
+
+def exhausted():
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore of it")
+
+
+def test_a_bug_of_ours_keeps_its_traceback(desk, monkeypatch):
+    def bug(experiment, workdir):
+        raise RuntimeError("this cannot be")
+
+    monkeypatch.setattr(commands, "train", bug)
+    with pytest.raises(RuntimeError, match="this cannot be"):
+        main(["launch.py", "--config=tiny.py"])
 
 
 # --- the real exit status ----------------------------------------------------------------

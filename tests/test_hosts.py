@@ -43,8 +43,8 @@ def config(**training):
     return tiny_config(training=training) | dict(likelihood=likelihood)
 
 
-def start_workers(count, modes, cache, *words):
-    """`count` processes on this machine, with as many devices as make four."""
+def start_workers(count, modes, cache, *words, devices=4):
+    """`count` processes on this machine, which have so many devices together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -52,9 +52,10 @@ def start_workers(count, modes, cache, *words):
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(cache),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // count}",
     }
-    which = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    which = [f"--coordinator=127.0.0.1:{port}"] if count > 1 else []
+    which += [f"--num_processes={count}"]
     return [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, modes, *words, *which, f"--process_id={process}"],
@@ -118,7 +119,28 @@ def test_several_processes_make_the_run_of_one(count, one, tmp_path):
     said = outputs(workers)
     assert [worker.returncode for worker in workers] == [0] * count, said
     assert f"in {count} processes" in said[0][0] and not any(out for out, _ in said[1:])
+    assert_same(workdir, reference)
 
+    written = (workdir / "checkpoints" / "12" / "params").glob("ocdbt.process_*")
+    assert {path.name for path in written} == {f"ocdbt.process_{i}" for i in range(count)}
+    assert not (workdir / "pieces").exists()
+    starts = [json.loads(line) for line in (workdir / "starts.jsonl").read_text().splitlines()]
+    assert [start["processes"] for start in starts] == [count] * 3
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_several_devices_make_the_run_of_one(devices, one, tmp_path):
+    file, reference = one
+    workdir = tmp_path / "run"
+    words = [f"--config={file}", f"--workdir={workdir}"]
+    (worker,) = start_workers(1, "train,evaluate,likelihood", tmp_path, *words, devices=devices)
+    ((out, error),) = outputs([worker])
+    assert worker.returncode == 0 and f"{devices} cpu devices" in out, error
+    assert_same(workdir, reference)
+
+
+def assert_same(workdir, reference):
+    """To float32 rounding."""
     for name in ("metrics.jsonl", "evaluation.json", "likelihood.json"):
         for ours, theirs in zip(numbers(workdir, name), numbers(reference, name), strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4)
@@ -126,12 +148,6 @@ def test_several_processes_make_the_run_of_one(count, one, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     samples, expected = (np.load(run / "samples.npz")["arr_0"] for run in (workdir, reference))
     np.testing.assert_allclose(samples, expected, rtol=1e-4, atol=1e-4)
-
-    written = (workdir / "checkpoints" / "12" / "params").glob("ocdbt.process_*")
-    assert {path.name for path in written} == {f"ocdbt.process_{i}" for i in range(count)}
-    assert not (workdir / "pieces").exists()
-    starts = [json.loads(line) for line in (workdir / "starts.jsonl").read_text().splitlines()]
-    assert [start["processes"] for start in starts] == [count] * 3
 
 
 def test_a_run_of_two_processes_is_stopped_by_a_signal_to_either_and_goes_on_in_one(tmp_path):

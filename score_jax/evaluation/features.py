@@ -13,6 +13,7 @@ import optax
 
 from score_jax.models.base import init_params
 from score_jax.models.initializers import fan_avg_uniform, zeros
+from score_jax.parallel import join, over_examples, rounded_up, split
 
 FEATURES = 64
 
@@ -56,10 +57,16 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, *, seed: int = 0, s
 
 
 def classifier_features(params, images: np.ndarray, batch: int = 500) -> np.ndarray:
-    """Features [N, 64] of uint8 images [N, H, W, C]."""
+    """Features [N, 64] of uint8 images [N, H, W, C], `batch` of them at a time on all devices."""
     module = Classifier(params["logits"]["bias"].size)
-    apply = jax.jit(lambda x: module.apply({"params": params}, _scaled(x))[1])
-    return np.concatenate([apply(images[i : i + batch]) for i in range(0, len(images), batch)])
+    features = over_examples(
+        lambda params, x: module.apply({"params": params}, _scaled(x)[None])[1][0]
+    )
+    size, found = rounded_up(min(batch, len(images))), []
+    for i in range(0, len(images), size):
+        index = np.resize(np.arange(i, min(i + size, len(images))), size)  # the last is padded
+        found.append(join(features(params, split(images[index]))))
+    return np.concatenate(found)[: len(images)]
 
 
 def _scaled(x):
