@@ -79,7 +79,7 @@ def likelihood(experiment: Experiment, workdir: Path) -> None:
         result = likelihoods.evaluate(
             experiment,
             state.ema,
-            _identity(state),
+            _identity(experiment, state),
             workdir,
             lambda fraction: bar.update(int(fraction * total) - bar.n),
         )
@@ -108,12 +108,13 @@ def _newest(experiment, workdir):
         return checkpoints.restore(like=create(experiment))[0]
 
 
-def _identity(state):
-    """Which parameters a result is of."""
+def _identity(experiment, state):
+    """Which parameters a result is of, and how they were computed with."""
     return {
         "step": int(state.step),
         "parameters": "ema",
         "parameters_sha256": _digest(state.ema),
+        "dtype": experiment.dtype,
     }
 
 
@@ -135,7 +136,7 @@ def _draw(experiment, workdir, *, anew):
     """
     options = experiment.evaluation
     state = _newest(experiment, workdir)
-    made = _identity(state) | {
+    made = _identity(experiment, state) | {
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,

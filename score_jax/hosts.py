@@ -19,8 +19,8 @@ import numpy as np
 from score_jax.errors import UserError
 
 
-class ToldByLeader(UserError):
-    """A mistake that the leader met, and says; the others end with it."""
+class ToldElsewhere(UserError):
+    """A mistake that another host met, and says; this one ends with it."""
 
     said = True
 
@@ -118,7 +118,7 @@ def on_leader(fn: Callable[[], Any]) -> Any:
             error = mistake
     result, said = from_leader([result, None if error is None else str(error)])
     if said is not None:
-        raise error or ToldByLeader(said)
+        raise error or ToldElsewhere(said)
     return result
 
 

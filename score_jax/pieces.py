@@ -18,9 +18,11 @@ import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.files import whole
-from score_jax.hosts import from_leader, leads
+from score_jax.hosts import ToldElsewhere, from_leader, leads
 from score_jax.parallel import most
 from score_jax.signals import Interrupted, StopSignals
+
+MISTAKE = 1_000  # larger than any signal's number
 
 Arrays = dict[str, np.ndarray]
 Make = Callable[[range, Callable[[float], Any]], Arrays | None]
@@ -42,7 +44,7 @@ def in_pieces(
     return None, and is not asked again. The pieces lie in workdir/pieces until `drop` is called,
     those of another identity only until now. Returns all of it on every host.
 
-    Raises Interrupted on SIGINT and SIGTERM, with all whole pieces kept.
+    Raises what make raises, and Interrupted on SIGINT and SIGTERM, with all whole pieces kept.
     """
     folder = _folder(workdir, what, identity)
     if leads():
@@ -62,14 +64,19 @@ def in_pieces(
 
     with StopSignals() as stop:
         for turn in range(-(-len(missing) // hosts)):
-            mine = missing[turn * hosts :][me : me + 1]
-            arrays = None
-            for piece in mine:
-                arrays = make(ranges[piece], tell)
+            mistake = None
+            for piece in missing[turn * hosts :][me : me + 1]:
+                try:
+                    arrays = make(ranges[piece], tell)
+                except UserError as error:
+                    mistake = error
+                    break
                 if arrays is not None:
                     with whole(_path(folder, ranges[piece])) as partial:
                         np.savez(partial, **arrays)
-            number = int(most(stop.signal or 0))
+            number = int(most(stop.signal or 0 if mistake is None else MISTAKE))
+            if number == MISTAKE:
+                raise mistake or ToldElsewhere("another host met a mistake, and says which")
             if number:
                 kept = sum(_path(folder, r).is_file() for r in ranges)
                 raise Interrupted(

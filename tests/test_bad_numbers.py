@@ -15,6 +15,8 @@ from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.loop import NonFinite
 from score_jax.training.state import create
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 POISONED = 17  # the example whose loss overflows float32
 
 

@@ -19,6 +19,8 @@ from score_jax.training import checkpoints as module
 from score_jax.training.checkpoints import CannotSave, Checkpoints
 from score_jax.training.state import create
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture(scope="module")
 def experiment():

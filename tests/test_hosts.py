@@ -23,6 +23,8 @@ from score_jax.training.state import create
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # One process of several, through several modes.
 WORKER = """
 import sys
@@ -50,6 +52,7 @@ def start_workers(count, modes, cache, *words, devices=4):
         port = free.getsockname()[1]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as quick_compile here
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(cache),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // count}",
@@ -96,7 +99,7 @@ def parameters(workdir):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(tmp_path_factory, quick_compile):
     """A run by this process alone, trained, sampled and measured."""
     folder = tmp_path_factory.mktemp("one")
     file = write_config(folder / "config.py", config())

@@ -15,6 +15,8 @@ from score_jax.main import main
 from score_jax.pieces import drop, in_pieces
 from score_jax.signals import Interrupted
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 class Work:
     """Squares, slowly thought of as work: which pieces were asked for, and when to be stopped."""

@@ -27,6 +27,8 @@ from score_jax.workdir import open_workdir
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def run(config, workdir):
     """Trains in this process, as launch.py does."""
@@ -133,6 +135,7 @@ def test_eight_devices_make_the_step_of_one(tmp_path):
     """To float32 rounding, with dropout, mirrored images and random noise in the loss."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
     }
     subprocess.run(
@@ -163,6 +166,7 @@ from score_jax.main import main
 sys.exit(main(["launch.py", "--config={config}", "--workdir={workdir}"]))
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache)}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as quick_compile here
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,
@@ -176,7 +180,7 @@ LONG = dict(training=dict(steps=3_000, log_every=10, checkpoint_every=100, sampl
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, quick_compile):
     folder = tmp_path_factory.mktemp("uninterrupted")
     return run(tiny_config(**LONG), folder / "run"), metrics(folder / "run")
 
