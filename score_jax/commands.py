@@ -1,5 +1,6 @@
 """train, sample, evaluate, likelihood, replay: each a function of an experiment and its workdir."""
 
+import contextlib
 import hashlib
 import sys
 from pathlib import Path
@@ -41,7 +42,12 @@ def describe(experiment: Experiment, workdir: Path) -> str:
 def train(experiment: Experiment, workdir: Path) -> None:
     """Trains to the last step, then samples."""
     loop.train(experiment, workdir)
-    with locked(workdir, "results"):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workdir, "results"))
+        except UserError as error:
+            print(f"trained to the last step, and not sampled: {error}", flush=True)
+            return
         sample(experiment, workdir)
 
 

@@ -1,8 +1,9 @@
 """Errors that a person can act on.
 
 A UserError says what was expected, what came and what to do. `launch.py` prints its
-message alone (no traceback) and exits with status 2; every other exception is a bug of
-ours and keeps its traceback. It is a ValueError, so library users catch what they expect.
+message alone (no traceback) and exits with status 2. So it does, with status 1, for a disk that
+is full or may not be written to; every other exception is a bug of ours and keeps its traceback.
+UserError is a ValueError, so library users catch what they expect.
 """
 
 import difflib
@@ -14,6 +15,10 @@ MOST_NAMES = 1000  # of a list of names, in a message
 
 class UserError(ValueError):
     """A mistake in what the user gave: a config, a flag, a file."""
+
+
+class CannotWrite(OSError):
+    """A disk is full, or may not be written to; what was saved before is untouched."""
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> UserError:

@@ -51,9 +51,11 @@ def start(
     found = announced(os.environ)
     if found == "tpu":
         try:
-            jax.distributed.initialize()
-        except ValueError:  # a single TPU machine: no cluster to be found
-            return
+            _join()
+        except UserError as error:
+            if not isinstance(error.__cause__, ValueError):
+                raise
+            # jax found no cluster: a single TPU machine
     elif found == "mpi":
         if find_spec("mpi4py") is None:
             raise UserError(
@@ -144,6 +146,8 @@ def _check(coordinator: str, processes: int, process: int) -> None:
 
 
 def _join(**how: Any) -> None:
+    # Its handler of SIGTERM would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**how)
     except Exception as error:  # every kind of cluster fails in its own way

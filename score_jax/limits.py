@@ -1,7 +1,9 @@
 """What is too much: numbers that can only be mistakes, and more memory than there is."""
 
+import contextlib
 import os
 import resource
+from pathlib import Path
 
 from score_jax.errors import UserError, shown
 
@@ -16,7 +18,10 @@ def memory() -> int:
     """The bytes of memory that this process can have: the machine's, or less where limited."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return machine if limit == resource.RLIM_INFINITY else min(machine, limit)
+    limits = [machine] if limit == resource.RLIM_INFINITY else [machine, limit]
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))  # a container's
+    return min(limits)
 
 
 def check_memory(what: str, needed: int, instead: str) -> None:

@@ -54,7 +54,8 @@ def in_pieces(
         folder.mkdir(parents=True, exist_ok=True)
     from_leader()
     ranges = [range(begin, min(begin + size, total)) for begin in range(0, total, size)]
-    missing = from_leader([i for i, r in enumerate(ranges) if _read(folder, r) is None])
+    missing = [i for i, r in enumerate(ranges) if leads() and _read(folder, r) is None]
+    missing = from_leader(missing)
     hosts, me = jax.process_count(), jax.process_index()
 
     def tell(fraction):
@@ -86,12 +87,12 @@ def in_pieces(
                 )
     progress(1.0)
     found = [_read(folder, r) for r in ranges]
-    from_leader()  # no host drops what another still reads
     lost = [r.start for r, piece in zip(ranges, found) if piece is None]
-    if lost:
+    if int(most(len(lost))):  # and no host drops what another still reads
+        where = f", here first that from {lost[0]} on" if lost else ""
         raise UserError(
-            f"{len(lost)} pieces in {folder} cannot be read, first that from {lost[0]} on; is it "
-            "on a disk that all hosts share? The same command makes them again"
+            f"pieces in {folder} cannot be read{where}; is it on a disk that all hosts share? The "
+            "same command makes them again"
         )
     return {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
 

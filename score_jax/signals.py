@@ -1,5 +1,7 @@
 """Being asked to stop: SIGINT (Ctrl-C) and SIGTERM (a scheduler that takes the machine)."""
 
+import contextlib
+import os
 import signal
 import threading
 
@@ -34,9 +36,10 @@ class StopSignals:
         return self
 
     def hear(self, number, frame):
-        print("\nstopping after this step and saving; once more to stop at once", flush=True)
         self.signal = number
         self.__exit__()
+        with contextlib.suppress(OSError):  # whoever reads us may be gone
+            os.write(2, b"\nstopping, and keeping what is done; once more to stop at once\n")
 
     def __exit__(self, *error):
         for number, handler in self.previous.items():

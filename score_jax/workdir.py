@@ -36,9 +36,12 @@ import numpy as np
 from score_jax.data.base import Dataset
 from score_jax.errors import UserError
 from score_jax.files import whole
-from score_jax.hosts import leads, on_leader
+from score_jax.hosts import from_leader, on_leader
+from score_jax.parallel import most
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
+
+PLACES = ("data.path", "data.data_dir", "data.cache_dir")  # where data lie, not what they are
 
 # What may change when a run goes on: how long, how fast, how often, and how it is sampled.
 # All else decides what the parameters are and what they have seen.
@@ -49,9 +52,7 @@ FREE = (
     "training",
     "model.dtype",
     "model.remat",
-    "data.path",
-    "data.data_dir",
-    "data.cache_dir",
+    *PLACES,
 )
 FIXED = ("training.seed", "training.batch_size", "training.steps_per_call")
 
@@ -95,21 +96,35 @@ def open_workdir(
     with contextlib.ExitStack() as stack:
 
         def enter():
-            changed, new = _check(workdir, config, mode, data)
+            _check(workdir, config, mode, data)
             with _writing(workdir):
                 workdir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(workdir, "training" if mode == "train" else "results"))
+                stack.enter_context(_lock(workdir, "training" if mode == "train" else "results"))
+            changed, new = _check(workdir, config, mode, data)  # again: now it is ours
             if changed:
                 print(f"going on with other options than before:\n{_table(changed)}", flush=True)
             with _writing(workdir):
                 with open(workdir / "starts.jsonl", "a") as file:
                     file.write(json.dumps(_start(mode, changed)) + "\n")
-                for name, value in new.items():
+                for name, value in new.items() if mode != "replay" else ():
                     if _read_sections(workdir / name) != value:
                         write_json(workdir / name, value)
 
+        _check_hosts(config, data)
         on_leader(enter)
         yield
+
+
+def _check_hosts(config: Mapping[str, Any], data: Dataset) -> None:
+    """Raises UserError on all hosts unless all have the same config and the same data."""
+    mine = json.loads(json.dumps([config, fingerprint(data)]))
+    leader_s = from_leader(mine)
+    options = _differences(leader_s[0], mine[0])
+    options = {name: pair for name, pair in options.items() if name not in PLACES}
+    differs = bool(options) or leader_s[1] != mine[1]
+    if int(most(differs)):
+        what = _table(options) if options else "  the data" if differs else "  see there"
+        raise UserError(f"the processes of this run do not have the same config and data:\n{what}")
 
 
 @contextlib.contextmanager
@@ -117,12 +132,16 @@ def locked(workdir: Path, what: str) -> Iterator[None]:
     """Keeps other processes from the same work ("training" or "results") in the same folder.
 
     The lock is the operating system's: it goes with the process, however that ends. Raises
-    UserError, naming the holder, if another process has it. Hosts other than the leader, and
-    disks that know no locks, are let through.
+    UserError on all hosts of a run, naming the holder, if another process has it. A disk that
+    knows no locks is used without, which is said.
     """
-    if not leads():
+    with contextlib.ExitStack() as stack:
+        on_leader(lambda: stack.enter_context(_lock(workdir, what)))
         yield
-        return
+
+
+@contextlib.contextmanager
+def _lock(workdir: Path, what: str) -> Iterator[None]:
     with open(workdir / f".{what}.lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,8 +153,8 @@ def locked(workdir: Path, what: str) -> Iterator[None]:
                 f"another process {doing} in {workdir} ({holder}); wait for it, stop it, or give "
                 "another --workdir"
             ) from error
-        except OSError:
-            pass
+        except OSError as error:
+            print(f"{workdir} is on a disk without locks ({error.strerror})", flush=True)
         file.truncate(0)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         file.write(f"process {os.getpid()} on {platform.node()} since {now}")

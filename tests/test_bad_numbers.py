@@ -136,7 +136,8 @@ def test_a_step_is_replayed_as_it_was_and_names_the_example(points, tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--replay_step=0"], "--replay_step must be at least 1"),
+        (["--replay_step=0"], "--replay_step must be from 1"),
+        (["--replay_step=13"], "to training.steps = 12, the last, got 13"),
         (["--replay_step=3", "--mode=sample"], "replays a step of training, not of sample"),
         (["--replay_step=soon"], "replay_step"),
         (["--replay_step=3", "--workdir=elsewhere"], "no run in elsewhere"),

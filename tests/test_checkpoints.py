@@ -193,3 +193,48 @@ def test_a_folder_that_may_not_be_written_to_stops_the_run(tmp_path, monkeypatch
     monkeypatch.undo()
     again = run(tiny_config(), tmp_path / "run")
     same(again, run(tiny_config(), tmp_path / "whole"))
+
+
+def test_orbax_failing_half_way_spares_what_was_saved(experiment, tmp_path, monkeypatch):
+    """Where there was room at first, and then there was not."""
+    folder = saved(experiment, tmp_path, 3)
+    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+    def fail(file):
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(module, "_checksum", fail)
+    with Checkpoints(tmp_path, experiment.training) as checkpoints:
+        checkpoints.save(state_of(experiment, 7), [])
+        with pytest.raises(CannotSave, match="step 7 .*No space left.*That of step 3 is whole"):
+            checkpoints.wait()
+    assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
+
+
+def test_a_reader_beside_a_writer_takes_the_newest_there_is(
+    experiment, tmp_path, monkeypatch, capsys
+):
+    """While it looks at a checkpoint, newer ones are saved and this one is deleted."""
+    folder = saved(experiment, tmp_path, 3, 7)
+    look = Checkpoints._damage
+
+    def overtaken(self, step):
+        monkeypatch.undo()
+        saved(experiment, tmp_path, 11, 15)
+        assert not (folder / "7").exists()
+        return look(self, step)
+
+    monkeypatch.setattr(Checkpoints, "_damage", overtaken)
+    state, _ = restored(experiment, tmp_path)
+    assert int(state.step) == 15 and "damaged" not in capsys.readouterr().out
+
+
+def test_a_damaged_line_of_the_log_is_left_out_and_said_and_no_other(tmp_path, capsys):
+    run(tiny_config(), tmp_path / "run")
+    file = tmp_path / "run" / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[1] = b"\xff" + lines[1]
+    file.write_bytes(b"".join(lines) + b'{"step": 13, "lo')
+    run(tiny_config(training=dict(steps=16)), tmp_path / "run")
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [4, 12, 16]
+    assert capsys.readouterr().out.count("a damaged line is left out") == 1

@@ -738,11 +738,12 @@ def test_a_workdir_that_is_a_file_is_refused(refused, workdir):
     [
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 75, "stopped"),
         (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "stopped"),
-        (lambda: open("/no/such/file"), 1, "error: [Errno 2] No such file"),
+        (lambda: full(), 1, "error: [Errno 28] No space left on device: 'w/x'"),
+        (lambda: no_memory(), 2, "error: out of memory (no more is known)"),
         (lambda: np.empty(2**55), 2, "error: out of memory"),
         (lambda: exhausted(), 2, "error: out of memory (RESOURCE_EXHAUSTED: 9 GB)"),
     ],
-    ids=["SIGTERM", "SIGINT", "OSError", "MemoryError", "RESOURCE_EXHAUSTED"],
+    ids=["SIGTERM", "SIGINT", "ENOSPC", "MemoryError()", "MemoryError", "RESOURCE_EXHAUSTED"],
 )
 def test_whatever_ends_a_command_it_says_so_without_a_traceback(
     ends, status, says, desk, monkeypatch, capsys
@@ -754,16 +755,25 @@ def test_whatever_ends_a_command_it_says_so_without_a_traceback(
     assert says in said and "Traceback" not in said
 
 
+def full():
+    raise OSError(28, "No space left on device", "w/x")
+
+
+def no_memory():
+    raise MemoryError
+
+
 def exhausted():
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore of it")
 
 
-def test_a_bug_of_ours_keeps_its_traceback(desk, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("it cannot be"), FileNotFoundError(2, "it cannot")])
+def test_a_bug_of_ours_keeps_its_traceback(error, desk, monkeypatch):
     def bug(experiment, workdir):
-        raise RuntimeError("this cannot be")
+        raise error
 
     monkeypatch.setattr(commands, "train", bug)
-    with pytest.raises(RuntimeError, match="this cannot be"):
+    with pytest.raises(type(error), match="it cannot"):
         main(["launch.py", "--config=tiny.py"])
 
 

@@ -45,8 +45,11 @@ def config(**training):
     return tiny_config(training=training) | dict(likelihood=likelihood)
 
 
-def start_workers(count, modes, cache, *words, devices=4):
-    """`count` processes on this machine, which have so many devices together."""
+def start_workers(count, modes, cache, *words, devices=4, last=()):
+    """`count` processes on this machine, which have so many devices together.
+
+    last: words that the last of them gets besides.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,7 +64,10 @@ def start_workers(count, modes, cache, *words, devices=4):
     which += [f"--num_processes={count}"]
     return [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, modes, *words, *which, f"--process_id={process}"],
+            [
+                *(sys.executable, "-c", WORKER, modes, *words, *which, f"--process_id={process}"),
+                *(last if process == count - 1 else ()),
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -187,6 +193,33 @@ def test_a_mistake_is_said_once_and_ends_all(one, tmp_path):
     assert [worker.returncode for worker in workers] == [2, 2]
     errors = [line for _, err in said for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "is not a run of ours" in errors[0]
+
+
+def test_one_process_with_another_config_ends_all_within_seconds(one, tmp_path):
+    """A mistake that one of them meets is not waited for by the others."""
+    file, _ = one
+    words = [f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    last = ["--config.training.steps=13"]
+    workers = start_workers(2, "train", tmp_path, *words, last=last)
+    began = time.time()
+    said = outputs(workers)
+    assert [worker.returncode for worker in workers] == [2, 2], said
+    assert time.time() - began < 120
+    assert "do not have the same config and data" in said[0][1]
+    assert "training.steps: 12 there, 13 here" in said[1][1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_fails_alone_takes_the_others_with_it(one, tmp_path):
+    """Instead of leaving them to wait: here one does not find its data."""
+    file, _ = one
+    words = [f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    last = ["--config.data.name=array", "--config.data.path=nowhere.npy"]
+    workers = start_workers(2, "train", tmp_path, *words, last=last)
+    began = time.time()
+    said = outputs(workers)
+    assert workers[1].returncode == 2 and "no file nowhere.npy" in said[1][1]
+    assert workers[0].returncode != 0 and time.time() - began < 120
 
 
 # --- who is there ------------------------------------------------------------------------

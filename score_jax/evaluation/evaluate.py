@@ -84,6 +84,15 @@ def report(result: dict) -> str:
     return "\n".join(lines)
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """What a .npz holds; None where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except Exception:  # NumPy, zipfile and zlib raise a dozen kinds
+        return None
+
+
 def _noise(experiment, rng, n):
     if experiment.data.is_images:
         return rng.integers(0, 256, (n, *experiment.data.shape), dtype=np.uint8)
@@ -96,11 +105,10 @@ def _features(experiment, workdir):
     if experiment.evaluation.features == "none":
         return "the numbers themselves", lambda x: x.reshape(len(x), -1)
     path = workdir / "classifier.npz"
-    if not path.is_file():
+    if _arrays(path) is None:
         print(f"training a classifier of {data.name}, for its features", flush=True)
         with whole(path) as partial:
             np.savez(partial, **flatten_dict(train_classifier(data.examples, data.labels), sep="/"))
-    with np.load(path, allow_pickle=False) as file:
-        params = unflatten_dict(dict(file), sep="/")
+    params = unflatten_dict(_arrays(path), sep="/")
     name = f"the features of a small classifier of {data.name} (not FID)"
     return name, lambda x: classifier_features(params, x)

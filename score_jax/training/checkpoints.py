@@ -23,10 +23,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from score_jax.errors import UserError
+from score_jax.errors import CannotWrite, UserError
 from score_jax.files import to_disk, whole
 from score_jax.hosts import from_leader, leads
-from score_jax.parallel import everywhere, everywhere_sharding, replicated
+from score_jax.parallel import everywhere, everywhere_sharding, most, replicated
 from score_jax.sections import Training
 from score_jax.training.state import TrainState
 
@@ -34,11 +34,11 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every save
 
 CHECKSUMS = "checksums.json"  # of every other file of a checkpoint: {name: [bytes, sha256]}
 SAVED = "saved.json"  # the newest step ever saved, so that a checkpoint that is gone is missed
-WRITING = ".writing."
+WRITING, DELETING = ".writing.", ".deleting."
 ITEMS = ("params", "ema", "opt_state")  # of a state; its step is the folder's name
 
 
-class CannotSave(OSError):
+class CannotSave(CannotWrite):
     """A checkpoint could not be written; those before it are untouched."""
 
 
@@ -53,8 +53,9 @@ class Checkpoints:
 
     def __enter__(self):
         if not self.read_only and leads():
-            for leftover in self.folder.glob(f"{WRITING}*"):  # of a process that was killed
-                _remove(leftover)
+            for unfinished in (WRITING, DELETING):  # by a process that was killed
+                for leftover in self.folder.glob(f"{unfinished}*"):
+                    _remove(leftover)
         return self
 
     def __exit__(self, *error):
@@ -96,11 +97,13 @@ class Checkpoints:
         Orbax, when it fails half-way, does so in many threads, which all say so.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        room = self.folder / f"{WRITING}room"
+        room = self.folder / ".room"
         if leads() and hasattr(os, "posix_fallocate"):
-            with open(room, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size + size // 8 + 2**16)
-            room.unlink()
+            try:
+                with open(room, "wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size + size // 8 + 2**16)
+            finally:
+                room.unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises CannotSave if it cannot be."""
@@ -121,23 +124,27 @@ class Checkpoints:
         saved again. Raises UserError, and touches nothing, where none is whole.
         """
         damaged = {}
-        for step in self.steps():
-            if at_most is not None and step > at_most:
-                continue
+        # Listed anew for each: a run that goes on beside us may have saved others, and deleted
+        # the one that we look at.
+        while True:
+            left = [s for s in self.steps() if s not in damaged]
+            step = next((s for s in left if at_most is None or s <= at_most), None)
+            if step is None:
+                break
             why = from_leader(self._damage(step) if leads() else None)
             if why is None:
-                try:
-                    restored = self._restore(step, like)
-                except (ValueError, KeyError, OSError) as error:
-                    why = f"unreadable: {str(error).splitlines()[0][:200]}"
+                restored, why = self._tried(step, like)
             if why is not None:
-                damaged[step] = why
+                if from_leader((self.folder / str(step)).is_dir()):
+                    damaged[step] = why
                 continue
             for bad, why in damaged.items():
                 print(f"checkpoint damaged, passed over: step {bad}: {why}", flush=True)
                 if leads() and not self.read_only:
                     self._set_aside(bad)
             return restored
+        if not damaged:
+            raise UserError(f"no checkpoint in {self.folder}")
         whys = "\n".join(f"  step {step}: {why}" for step, why in damaged.items())
         raise UserError(
             f"no whole checkpoint in {self.folder}:\n{whys}\n"
@@ -146,11 +153,12 @@ class Checkpoints:
 
     def check_none_is_lost(self) -> None:
         """Raises UserError if none is left of what was saved; says so if the newest is gone."""
-        newest, saved = self.newest(), from_leader(self._saved())
+        saved = from_leader(self._saved())  # before the list, to which more may be added
+        newest = self.newest()
         if saved is not None and newest is None:
             raise UserError(
-                f"{self.folder} has held a checkpoint of step {saved}, and holds none: bring it "
-                "back, or delete this folder to start anew"
+                f"{self.folder} has held a checkpoint{f' of step {saved}' if saved >= 0 else ''}, "
+                "and holds none: bring it back, or delete this folder to start anew"
             )
         if saved is not None and newest < saved and leads():
             print(f"the checkpoint of step {saved} is gone; that of step {newest} is the newest")
@@ -159,11 +167,14 @@ class Checkpoints:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             yield from (name for name in os.listdir(self.folder) if name.isdigit())
 
-    def _saved(self):
+    def _saved(self) -> int | None:
+        """The newest step that was ever saved; None if none was, -1 if it cannot be known."""
         try:
             return int(json.loads((self.folder / SAVED).read_text())["newest"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return -1
 
     def _finish(self, step: int, partial: Path) -> None:
         """Gives a written checkpoint its checksums and its name. In a thread of its own."""
@@ -188,7 +199,7 @@ class Checkpoints:
         """Deletes what is neither among the newest nor at a multiple of keep_every."""
         for step in sorted(map(int, self._names()))[: -self.options.keep]:
             if self.options.keep_every is None or step % self.options.keep_every:
-                doomed = self.folder / f"{WRITING}{step}"  # a half-deleted one has no name
+                doomed = self.folder / f"{DELETING}{step}"  # a half-deleted one has no name
                 os.rename(self.folder / str(step), doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
 
@@ -212,6 +223,17 @@ class Checkpoints:
         """Renames the step's folder to one that is no checkpoint, and free."""
         names = (self.folder / f"{step}.damaged{n}" for n in itertools.count())
         os.replace(self.folder / str(step), next(name for name in names if not name.exists()))
+
+    def _tried(self, step: int, like: TrainState):
+        """(what is restored, None), or (None, why not), the same on all hosts."""
+        restored, why = None, None
+        try:
+            restored = self._restore(step, like)
+        except (ValueError, KeyError, OSError) as error:
+            why = f"unreadable: {next(iter(str(error).splitlines()), '')[:200]}"
+        if int(most(why is not None)):
+            return None, why or "unreadable for another host"
+        return restored, None
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, list]:
         abstract = lambda leaf: jax.ShapeDtypeStruct(

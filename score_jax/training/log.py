@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from score_jax.errors import CannotWrite
 from score_jax.files import whole
 
 
-class CannotLog(OSError):
+class CannotLog(CannotWrite):
     """The log could not be written; the checkpoints are untouched."""
 
 
@@ -35,8 +36,9 @@ class Log:
         self.path = workdir / "metrics.jsonl"
         with self._said():
             if self.path.exists():
+                lines = list(_lines_until(self.path, step))
                 with whole(self.path) as partial:
-                    partial.write_text("".join(_lines_until(self.path, step)))
+                    partial.write_text("".join(lines))
             self.file = open(self.path, "a", buffering=1)
             (workdir / "tensorboard").mkdir(exist_ok=True)
             prefix, suffix = str(workdir / "tensorboard" / "events"), f".{os.getpid()}"
@@ -52,6 +54,12 @@ class Log:
             with contextlib.suppress(OSError):  # nothing is left to be written
                 self.file.close()
                 self.events.close()
+
+    def to_disk(self) -> None:
+        """Returns when the lines would survive a power cut."""
+        if not self.silent:
+            with self._said():
+                os.fsync(self.file.fileno())
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         from tensorboardX import summary
@@ -86,9 +94,11 @@ class Log:
 
 
 def _lines_until(path: Path, step: int):
-    for line in path.read_text().splitlines(keepends=True):
+    """The lines up to a step; one that is damaged is left out, and said."""
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step:
                 yield line
-        except ValueError:
-            return  # the half line of a run that was killed while it wrote
+        except (ValueError, KeyError, TypeError):
+            if line.endswith("\n"):  # else the half line of a run that was killed while it wrote
+                print(f"{path}: a damaged line is left out: {line.strip()[:60]}", flush=True)

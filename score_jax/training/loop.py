@@ -47,6 +47,8 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
         if checkpoints.newest() is not None:
             state, pending = checkpoints.restore(like=state)
             print(f"going on from the checkpoint of step {int(state.step)}", flush=True)
+        elif (workdir / "metrics.jsonl").is_file():
+            print("no checkpoint was saved; starting from the beginning", flush=True)
         with Log(workdir, int(state.step), silent=not leads()) as log:
             return _Run(experiment, workdir, checkpoints, log, pending).until_done(state)
 
@@ -75,7 +77,8 @@ class _Run:
         self.workdir, self.checkpoints, self.log = workdir, checkpoints, log
         self.pending = pending  # [(loss, grad_norm)] of the steps since the last log line
         self.unread = []  # metrics still on the device
-        self.bad = 0  # steps in a row, up to the last one read, that were not finite
+        goods = [_good(*pair) for pair in pending]
+        self.bad = goods[::-1].index(True) if True in goods else len(goods)  # of late, in a row
         # On CPU nothing runs beside a call, and each one in flight holds its own memory.
         self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
@@ -134,7 +137,9 @@ class _Run:
             + ("There is no checkpoint yet" if newest is None else
                f"The checkpoint of step {newest} is whole")
             + f". --replay_step={bad} shows what happens there; a smaller training.learning_rate, "
-            "training.clip = 1.0 or training.non_finite = 'skip' may help."
+            "training.clip = 1.0"
+            + (" or training.non_finite = 'skip'" if self.options.non_finite == "stop" else "")
+            + " may help."
         )  # fmt: skip
 
     def write_line(self, step, bar):
@@ -160,6 +165,7 @@ class _Run:
 
     def save(self, step, state):
         self.read(step)
+        self.log.to_disk()
         self.checkpoints.save(state, self.pending)
 
     def write_picture(self, step, state, bar):

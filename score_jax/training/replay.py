@@ -31,15 +31,18 @@ def replay(
 ) -> dict[str, Any]:
     """Update number `step`, counted from 1 as in metrics.jsonl, from the checkpoint before it.
 
-    Nothing in workdir is changed. With several hosts the examples are those of this one. progress
+    The run is left as it is. With several hosts the examples are those of this one. progress
     is told the number of updates made. Returns what `report` shows: loss, grad_norm,
     learning_rate; the norms of the parameters and of the gradient, array by array; the loss of
     each example of the batch, its index in the data and u, its place in the law of times. Raises
     UserError for a step that cannot be.
     """
     options = experiment.training
-    if step < 1:
-        raise UserError(f"--replay_step must be at least 1, the first update, got {step}")
+    if not 1 <= step <= options.steps:
+        raise UserError(
+            f"--replay_step must be from 1, the first update, to training.steps = {options.steps}, "
+            f"the last, got {step}"
+        )
     state = create(experiment)
     with Checkpoints(workdir, options, read_only=True) as checkpoints:
         if any(saved < step for saved in checkpoints.steps()):
