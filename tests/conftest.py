@@ -14,6 +14,14 @@ from score_jax.processes import PROCESSES
 from score_jax.samplers import base
 
 
+# The files that take minutes come first, so that no worker is left with one of them at the end.
+LONG = ("test_training", "test_hosts", "test_large_models", "test_likelihood_command")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     folder = os.environ.get("SCORE_JAX_TEST_CACHE") or tmp_path_factory.mktemp("xla")

@@ -269,6 +269,8 @@ def test_a_langevin_chain_with_the_best_step_keeps_each_levels_spread():
         (lambda: SubVP(beta_min=3.0, beta_max=1.0), ["beta_min", "3.0", "beta_max", "1.0"]),
         (lambda: EDM(sigma_min=1.0, sigma_max=1.0), ["sigma_min", "1.0", "sigma_max"]),
         (lambda: EDM(rho=0.0), ["rho", "0.0"]),
+        (lambda: EDM(rho=1e-300), ["rho", "1e-300"]),
+        (lambda: EDM(rho=1e30), ["rho", "1e+30"]),
         (lambda: Cosine(logsnr_min=2.0, logsnr_max=1.0), ["logsnr_min", "2.0", "1.0"]),
         (lambda: ncsnv2(sigma_max=0.001, dimensions=3), ["sigma_min", "0.01", "0.001"]),
         (lambda: ncsnv2(sigma_max=1.0, dimensions=0), ["dimensions", "0"]),

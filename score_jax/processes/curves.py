@@ -145,7 +145,7 @@ class EDM(GaussianProcess):
     Equal steps of t are the noise levels of Karras et al. 2022 (arXiv 2206.00364),
     equation 5; σ(0) = σ_min. What they write σ is our σ(t): no result of theirs depends
     on how time is counted, since every ODE solver here is unchanged by a warp of time.
-    Raises UserError unless 0 < σ_min < σ_max and ρ > 0.
+    Raises UserError unless 0 < σ_min < σ_max and 0.1 <= ρ <= 1000.
     """
 
     sigma_min: float = 0.002
@@ -154,8 +154,8 @@ class EDM(GaussianProcess):
 
     def __post_init__(self):
         require_increasing("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
-        if not self.rho > 0:
-            raise UserError(f"rho must be positive, got {self.rho}")
+        if not 0.1 <= self.rho <= 1000:  # beyond, σ^(1/ρ) has no digits left
+            raise UserError(f"rho must lie in [0.1, 1000], got {self.rho}")
 
     @property
     def _ends(self):
