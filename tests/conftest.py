@@ -13,7 +13,6 @@ from score_jax.densities import GaussianMixture
 from score_jax.processes import PROCESSES
 from score_jax.samplers import base
 
-
 # The files that take minutes come first, so that no worker is left with one of them at the end.
 LONG = ("test_training", "test_hosts", "test_large_models", "test_likelihood_command")
 

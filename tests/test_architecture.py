@@ -37,6 +37,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # Besides what lies below it, and itself, a room may import these of its own layer.
 NEIGHBORS = {
     "odes": {"limits"},
+    "workdir": {"parallel"},
     "training": {"sampling"},
     "variances": {"predictions"},
     "evaluation": {"pieces"},

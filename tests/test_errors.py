@@ -737,7 +737,7 @@ def test_a_workdir_that_is_a_file_is_refused(refused, workdir):
     ("ends", "status", "says"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 75, "stopped"),
-        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "stopped"),
+        (lambda: interrupted(), 130, "stopped"),
         (lambda: full(), 1, "error: [Errno 28] No space left on device: 'w/x'"),
         (lambda: no_memory(), 2, "error: out of memory (no more is known)"),
         (lambda: np.empty(2**55), 2, "error: out of memory"),
@@ -757,6 +757,10 @@ def test_whatever_ends_a_command_it_says_so_without_a_traceback(
 
 def full():
     raise OSError(28, "No space left on device", "w/x")
+
+
+def interrupted():
+    raise KeyboardInterrupt
 
 
 def no_memory():

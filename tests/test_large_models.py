@@ -130,9 +130,9 @@ def test_the_level_is_not_rounded_to_bfloat16():
 
 
 def training(**changes):
-    """Sixty steps of the U-Net on real digits, with these changes by section."""
+    """Forty steps of the U-Net on real digits, with these changes by section."""
     config = MODELS["unet"]
-    options = dict(steps=60, log_every=20, learning_rate=2e-3, sample_every=100)
+    options = dict(steps=40, log_every=10, learning_rate=2e-3, sample_every=100)
     changes["training"] = options | changes.get("training", {})
     return config | {name: config[name] | changes[name] for name in changes}
 
