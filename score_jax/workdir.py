@@ -100,7 +100,9 @@ def open_workdir(
             with _writing(workdir):
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_lock(workdir, "training" if mode == "train" else "results"))
-            changed, new = _check(workdir, config, mode, data)  # again: now it is ours
+            changed, new, lost = _check(workdir, config, mode, data)  # again: now it is ours
+            for name in lost:
+                print(f"{workdir / name} is missing or damaged; made anew", flush=True)
             if changed:
                 print(f"going on with other options than before:\n{_table(changed)}", flush=True)
             with _writing(workdir):
@@ -170,16 +172,16 @@ def _writing(workdir: Path) -> Iterator[None]:
         raise UserError(f"cannot write to {workdir} ({error}); give another --workdir") from error
 
 
-def _check(workdir, config, mode, data) -> tuple[dict, dict]:
-    """(options that changed, what config.json and data.json are to hold)."""
+def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
+    """(options that changed, what config.json and data.json are to hold, which are damaged)."""
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
     new = {"config.json": config, "data.json": {"data": fingerprint(data)}}
-    changed, fixed = {}, {}
+    changed, fixed, lost = {}, {}, []
     if (workdir / "starts.jsonl").is_file():
         for name, value in new.items():
             old = _read_sections(workdir / name)
             if old is None:
-                print(f"{workdir / name} is missing or damaged; made anew", flush=True)
+                lost.append(name)
                 continue
             differences = _differences(old, value)
             fixed |= {n: pair for n, pair in differences.items() if not _is_free(n)}
@@ -196,7 +198,7 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict]:
         )
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.glob("[!.]*"))):
         raise UserError(f"{workdir} exists and is not a run of ours; give another --workdir")
-    return changed, new
+    return changed, new, lost
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
