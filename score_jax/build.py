@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import numpy as np
 
 from score_jax import checks
 from score_jax.data import DATASETS
@@ -19,7 +20,7 @@ from score_jax.errors import UserError, shown, unknown
 from score_jax.losses import LOSSES
 from score_jax.losses.base import LossFn
 from score_jax.models import MODELS
-from score_jax.models.base import Params, as_net
+from score_jax.models.base import Params, as_net, is_conditional
 from score_jax.options import check_options, choose, options_of
 from score_jax.predictions import (
     Net,
@@ -34,7 +35,7 @@ from score_jax.processes import PROCESSES, GaussianProcess
 from score_jax.samplers import SAMPLERS
 from score_jax.samplers.base import Sampler
 from score_jax.sections import Computing, Drawing, Evaluation, Likelihood, Reading, Training
-from score_jax.types import Key
+from score_jax.types import Array, Key
 
 SECTIONS = (
     "data",
@@ -68,9 +69,32 @@ class Experiment(NamedTuple):
     evaluation: Evaluation
     likelihood: Likelihood
 
-    def net(self, params: Params, *, dropout_key: Key | None = None) -> Net:
-        """The network of one example, with these parameters; in training with a dropout_key."""
-        return as_net(self.module, params, dropout_key=dropout_key, dtype=self.dtype)
+    def net(
+        self, params: Params, *, label: Array | None = None, dropout_key: Key | None = None
+    ) -> Net:
+        """The network of one example, with these parameters; in training with a dropout_key.
+
+        label: the example's class, where the network is told classes; -1 or None for no class.
+        """
+        told = label if is_conditional(self.module) else None
+        options = dict(label=told, dropout_key=dropout_key, dtype=self.dtype)
+        return as_net(self.module, params, **options)
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """[N] int32: the classes of these examples of the data, -1 where they have none."""
+        labels = self.data.labels
+        return np.full(indices.shape, -1, np.int32) if labels is None else labels[indices]
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """[N] int32: the classes of the samples with these indices, as the evaluation asks.
+
+        evaluation.label, or each class in turn; -1 where the network knows none.
+        """
+        if not is_conditional(self.module):
+            return np.full(indices.shape, -1, np.int32)
+        label = self.evaluation.label
+        turn = indices % self.module.classes
+        return np.asarray(turn if label is None else np.full(indices.shape, label), np.int32)
 
     def predict(self, net: Net) -> PredictFn:
         """What the network says, as the loss sees it."""
@@ -153,6 +177,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
     module.check(data.shape)
     checks.check_network(module, data, resolved)
     checks.check_batches(data, resolved)
+    checks.check_classes(module, data, resolved)
+    checks.check_centered(module, resolved)
     checks.check_learned_variance(module, data, resolved)
     checks.check_decoder(data, resolved)
     checks.check_density(data, resolved)

@@ -65,7 +65,7 @@ def check_at(process: GaussianProcess, config: dict) -> None:
         return
     for option, value, good in (
         ("view", parameterization["view"], ("score",)),
-        ("condition", parameterization["condition"], ("time", "level")),
+        ("condition", parameterization["condition"], ("time", "level", "reversed_level")),
     ):
         if value not in good:
             raise UserError(
@@ -123,6 +123,38 @@ def check_network(module: nn.Module, data: Dataset, config: dict) -> None:
         4 * COPIES * parameters,
         "make it smaller",
     )
+
+
+def check_classes(module: nn.Module, data: Dataset, config: dict) -> None:
+    """A network that is told classes needs data that have them, and samples of one of them."""
+    name, classes = config["model"]["name"], getattr(module, "classes", 0)
+    label = config["evaluation"]["label"]
+    if label is not None and not -1 <= label < classes:
+        raise UserError(
+            f"config.evaluation.label = {label} must be a class of the network, -1 (none) to "
+            f"{classes - 1}: config.model.classes = {classes}"
+        )
+    if not classes or not len(data.examples):
+        return
+    if data.labels is None:
+        raise UserError(
+            f"config.model.classes = {classes}, but the data {data.name} have no classes; use 0"
+        )
+    least, most = int(data.labels.min()), int(data.labels.max())
+    if least < 0 or most >= classes:
+        raise UserError(
+            f"config.model.classes = {classes}, but the labels of the data {data.name} run from "
+            f"{least} to {most}; {name} needs at least {most + 1}"
+        )
+
+
+def check_centered(module: nn.Module, config: dict) -> None:
+    """A network that makes [0, 1] to [-1, 1] itself must know which of them it gets."""
+    theirs, ours = getattr(module, "centered", None), config["data"]["centered"]
+    if theirs is not None and theirs != ours:
+        raise UserError(
+            f"config.model.centered = {theirs} and config.data.centered = {ours} must agree"
+        )
 
 
 def check_batches(data: Dataset, config: dict) -> None:

@@ -16,7 +16,7 @@ from score_jax.evaluation import evaluate as evaluation
 from score_jax.evaluation import likelihood as likelihoods
 from score_jax.files import whole
 from score_jax.hosts import from_leader, leads, on_leader
-from score_jax.models.base import count
+from score_jax.models.base import count, is_conditional
 from score_jax.pieces import drop, in_pieces
 from score_jax.sampling import make_draw
 from score_jax.training import loop
@@ -146,6 +146,7 @@ def _draw(experiment, workdir, *, anew):
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,
+        "label": options.label,
     }
     if not anew and from_leader(_are_there(workdir, made)):
         with np.load(workdir / "samples.npz", allow_pickle=False) as file:
@@ -182,10 +183,17 @@ def _draw(experiment, workdir, *, anew):
     if leads():
         (workdir / "samples.json").unlink(missing_ok=True)  # never beside another's samples
         with whole(workdir / "samples.npz") as partial:
-            np.savez(partial, arr_0=found["samples"])
+            np.savez(partial, arr_0=found["samples"], **_labels(experiment))
         write_json(workdir / "samples.json", made)
     drop(workdir, "samples", identity)
     return found["samples"], made
+
+
+def _labels(experiment):
+    """The samples' classes for samples.npz, where the network is told any."""
+    if not is_conditional(experiment.module):
+        return {}
+    return {"arr_1": experiment.labels(np.arange(experiment.evaluation.samples))}
 
 
 def _are_there(workdir, made) -> bool:

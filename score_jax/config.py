@@ -8,6 +8,7 @@ Names and types are checked by `build`, which knows them; here only the file and
 
 import ast
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,17 +18,21 @@ from score_jax.errors import UserError, shortened, shown, unknown
 
 
 def load(path: str) -> ConfigDict:
-    """The config that the Python file's get_config() returns.
+    """The config that the Python file's get_config() returns, or that a workdir's config.json is.
 
-    Runs the file. Raises UserError if it is missing, fails, or returns no ConfigDict.
+    Runs a Python file. Raises UserError if it is missing, fails, or returns no ConfigDict.
     """
     file = Path(path)
     if not file.is_file():
         known = {str(near) for near in file.parent.glob("*.py") if near.stem != "__init__"}
         raise unknown("config file", path, known)
+    if file.suffix == ".json":
+        return _load_json(file)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None:
-        raise UserError(f"--config={path}: a config is a Python file, <name>.py")
+        raise UserError(
+            f"--config={path}: a config is a Python file, <name>.py, or a workdir's config.json"
+        )
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -49,6 +54,20 @@ def load(path: str) -> ConfigDict:
                 f"got {shown(section)}"
             )
     return config
+
+
+def _load_json(file: Path) -> ConfigDict:
+    try:
+        sections = json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"--config={file}: not a whole JSON file ({error})") from error
+    if not isinstance(sections, dict) or not all(isinstance(s, dict) for s in sections.values()):
+        raise UserError(f"--config={file}: expected the config.json of a workdir, of sections")
+    return ConfigDict({name: _with_tuples(section) for name, section in sections.items()})
+
+
+def _with_tuples(section):
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
 
 
 def override(

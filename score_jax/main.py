@@ -111,7 +111,9 @@ def parse(argv: list[str]) -> Command:
             rest.append(word)
 
     values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "the experiment: a Python file", flag_values=values)
+    flags.DEFINE_string(
+        "config", None, "the experiment: a Python file, or a config.json", flag_values=values
+    )
     flags.DEFINE_string("workdir", None, "its folder; runs/<config name>", flag_values=values)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
     flags.DEFINE_integer("replay_step", None, "an update to look at", flag_values=values)
@@ -217,6 +219,11 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "score_jax", "xla")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     experiment = leader_first(lambda: build(config))
+    if mode != "sample" and not len(experiment.data.examples):
+        raise UserError(
+            f"config.data.name = {experiment.data.name!r} holds no images: it is for --mode=sample "
+            f"only; give the data to {mode} with"
+        )
     if mode == "train":
         check_divides(experiment.training.batch_size, experiment.training.microbatches)
     mode = mode if replay_step is None else "replay"

@@ -15,6 +15,8 @@ The views of one and the same pair (x_0, ε), with x_t = α x_0 + σ ε:
 
 and, as outputs of a network only,
 
+    scaled_score    σ score = -eps: what a network that is divided by σ afterwards says (NCSNv2's
+                    technique 3; scale_by_sigma in score_sde)
     F               (σ/σ_d x0 - α σ_d eps) / S, S² = σ² + α² σ_d², of the input x_t/S: what the
                     network inside the preconditioning of Karras et al. 2022, equation 7, predicts
     posterior_mean  E[x_s | x_t], s the level below t of a ladder (Ho et al. 2020, equation 7)
@@ -56,7 +58,7 @@ PredictFn = Callable[[Array, Scalar], Prediction]  # (x_t, t) -> Prediction
 Net = Callable[[Array, Scalar], Array]  # (x_t, c) -> y: one example, see models.as_net
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
-LINEAR_VIEWS = (*VIEWS, "F", "posterior_mean")
+LINEAR_VIEWS = (*VIEWS, "scaled_score", "F", "posterior_mean")
 NETWORK_VIEWS = (*LINEAR_VIEWS, "energy")
 SIGMA_DATA = 0.5
 
@@ -87,6 +89,8 @@ def _row(view: str, process: GaussianProcess, t: Scalar, c: _Curves, sigma_data:
         return 1.0, 0.0
     if view == "eps":
         return 0.0, 1.0
+    if view == "scaled_score":
+        return 0.0, -1.0
     if view == "v":
         return -c.sigma, c.alpha
     if view == "velocity":
@@ -219,6 +223,7 @@ def _level(process, t):
 CONDITIONS = {
     "time": lambda process, t: 999.0 * t,
     "level": _level,
+    "reversed_level": lambda process, t: process.levels - 1.0 - _level(process, t),
     "log_sigma": lambda process, t: jnp.log(process.sigma(t)),
     "edm": lambda process, t: -0.125 * process.logsnr(t),
 }
@@ -227,9 +232,11 @@ CONDITIONS = {
 class Parameterization(NamedTuple):
     """How a network is asked and what its answer means.
 
-    view: what the network's output is: x0, eps, score, v, velocity, F, posterior_mean or energy.
+    view: what the network's output is: x0, eps, score, v, velocity, scaled_score, F,
+        posterior_mean or energy.
     condition: the number that tells it the noise level. "time" is 999 t (score_sde);
         "level" the index 0 .. N-1 of a ladder, fractional between levels (NCSN, DDPM);
+        "reversed_level" counts from the noisiest (score_sde's VE at given levels);
         "log_sigma" is log σ(t) (NCSN++); "edm" is log(σ/α)/4 (EDM's c_noise).
     sigma_data: σ_d, the data's standard deviation as the view F takes it.
     learned_variance: the network has twice as many outputs; the second half says where
@@ -256,6 +263,7 @@ def check_parameterization(process: GaussianProcess, parameterization: Parameter
         )
     for option, value, needs, instead in (
         ("condition", condition, "level", "time"),
+        ("condition", condition, "reversed_level", "time"),
         ("view", view, "posterior_mean", "eps"),
     ):
         if value == needs and process.levels is None:
@@ -271,7 +279,7 @@ def check_parameterization(process: GaussianProcess, parameterization: Parameter
 
 def check_start(process: GaussianProcess, view: str, start: float) -> None:
     """Raises UserError where sampling starts at a time at which the view does not tell x0."""
-    if float(process.alpha(start)) == 0.0 and view in ("eps", "score", "energy"):
+    if float(process.alpha(start)) == 0.0 and view in ("eps", "score", "scaled_score", "energy"):
         raise UserError(
             f"sampler.start = {start}: nothing of the data is left there, and x0 cannot be told "
             f"from parameterization.view = '{view}'; start a little later (0.999), or predict "

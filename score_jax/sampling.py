@@ -49,25 +49,25 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     def key_of(index):
         return jax.random.fold_in(stream(experiment.evaluation.seed, "samples"), index)
 
-    def predict(params):
-        return experiment.sampling_predict(experiment.net(params))
+    def predict(params, label):
+        return experiment.sampling_predict(experiment.net(params, label=label))
 
-    def errors(params, index, x):
+    def errors(params, index, label, x):
         key = jax.random.fold_in(stream(experiment.evaluation.seed, "calibration"), index)
         encode_key, noise_key = jax.random.split(key)
         x_0 = experiment.encoding.encode(encode_key, x)
-        return eps_errors(noise_key, process, predict(params), x_0, sampler.schedule[0])
+        return eps_errors(noise_key, process, predict(params, label), x_0, sampler.schedule[0])
 
     def start(shared, index):
         return base.start(key_of(index), process, sampler, data.shape)
 
-    def advance(shared, index, run):
+    def advance(shared, index, label, run):
         params, schedule, begin, end = shared
         ready = sampler._replace(schedule=schedule, calibrate=None)
-        return base.advance(key_of(index), ready, predict(params), run, begin, end)
+        return base.advance(key_of(index), ready, predict(params, label), run, begin, end)
 
-    def finish(params, run):
-        return base.finish(sampler, predict(params), run)
+    def finish(params, label, run):
+        return base.finish(sampler, predict(params, label), run)
 
     errors, start, advance, finish = map(over_examples, (errors, start, advance, finish))
     pieces = np.linspace(0, sampler.steps, max(1, min(PIECES, sampler.steps)) + 1).astype(np.int32)
@@ -81,7 +81,8 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
         found = []
         for b in range(0, len(chosen), batch_size):
             index = np.resize(chosen[b : b + batch_size], batch_size)
-            found.append(join(errors(params, split(index), split(data.examples[index]))))
+            batch = index, experiment.labels_of(index), data.examples[index]
+            found.append(join(errors(params, *map(split, batch))))
             if progress(0.0) is False:
                 return None
         found = np.concatenate(found)[: len(chosen)]
@@ -102,14 +103,15 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
         batches = -(-len(indices) // batch_size)
         samples, evaluations = [], []
         for b in range(batches):
-            index = split(np.resize(indices[b * batch_size : (b + 1) * batch_size], batch_size))
+            index = np.resize(indices[b * batch_size : (b + 1) * batch_size], batch_size)
+            index, label = split(index), split(experiment.labels(index))
             run = start(None, index)
             for p, (begin, end) in enumerate(zip(pieces[:-1], pieces[1:])):
-                run = advance((params, schedule, begin, end), index, run)
+                run = advance((params, schedule, begin, end), index, label, run)
                 jax.block_until_ready(run)
                 if progress((b + (p + 1) / (len(pieces) - 1)) / batches) is False:
                     return None
-            x, asked = finish(params, run)
+            x, asked = finish(params, label, run)
             samples.append(join(x))
             evaluations.append(join(asked))
         samples, evaluations = (np.concatenate(a)[: len(indices)] for a in (samples, evaluations))

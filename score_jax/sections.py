@@ -76,7 +76,8 @@ class Evaluation:
     """The options of config.evaluation.
 
     samples: how many are drawn after training and judged. batch_size: how many at a time.
-    seed: of the draws; sample i depends on (seed, i) alone. features: what they are
+    seed: of the draws; sample i depends on (seed, i) alone. label: the class of all samples of a
+    network that is told classes, -1 for none; or each class in turn. features: what they are
     compared by: "classifier" (a small network trained on the data's labels) or "none"
     (the numbers themselves).
     """
@@ -84,6 +85,7 @@ class Evaluation:
     samples: int = 1_000
     batch_size: int = 500
     seed: int = 0
+    label: int | None = None
     features: str = "classifier"
 
     def __post_init__(self):

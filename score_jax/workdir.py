@@ -55,6 +55,9 @@ FREE = (
     *PLACES,
 )
 FIXED = ("training.seed", "training.batch_size", "training.steps_per_call")
+SEEN = ("data.centered", "data.shape")  # what data the network takes, were there any
+
+MAKING = ("train", "import")  # the modes that make a run
 
 
 def read_json(path: Path) -> Any:
@@ -88,10 +91,11 @@ def open_workdir(
 ) -> Iterator[None]:
     """Makes the folder this run's, or finds that it is; notes the start; keeps others out.
 
-    In the block no other process can train in it (mode "train"), or draw and measure (the other
+    In the block no other process can train in it (MAKING), or draw and measure (the other
     modes). Raises UserError, with nothing written, if the folder was made by another config or
-    from other data, is not a folder of ours, (in another mode than train) holds no run, or
-    another process is at work in it.
+    from other data, is not a folder of ours, (in modes that do not make one) holds no run, or
+    another process is at work in it. Where the run or the config has no data (`data.blank`) any
+    of the same shape will do, and train settles which they are.
     """
     with contextlib.ExitStack() as stack:
 
@@ -99,7 +103,7 @@ def open_workdir(
             _check(workdir, config, mode, data)
             with _writing(workdir):
                 workdir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_lock(workdir, "training" if mode == "train" else "results"))
+                stack.enter_context(_lock(workdir, "training" if mode in MAKING else "results"))
             changed, new, lost = _check(workdir, config, mode, data)  # again: now it is ours
             for name in lost:
                 print(f"{workdir / name} is missing or damaged; made anew", flush=True)
@@ -177,6 +181,7 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
     new = {"config.json": config, "data.json": {"data": fingerprint(data)}}
     changed, fixed, lost = {}, {}, []
+    without_data = _has_none(config) or _has_none(_read_sections(workdir / "config.json"))
     if (workdir / "starts.jsonl").is_file():
         for name, value in new.items():
             old = _read_sections(workdir / name)
@@ -184,7 +189,7 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
                 lost.append(name)
                 continue
             differences = _differences(old, value)
-            fixed |= {n: pair for n, pair in differences.items() if not _is_free(n)}
+            fixed |= {n: pair for n, pair in differences.items() if not _is_free(n, without_data)}
             # A section of which the run's program knew nothing has not changed.
             changed |= {n: pair for n, pair in differences.items() if n.split(".")[0] in old}
         if fixed:
@@ -192,7 +197,9 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
                 f"{workdir} holds another run:\n{_table(fixed)}\n"
                 "Give another --workdir, or the values it was made with."
             )
-    elif mode != "train":
+        if without_data and mode not in MAKING:  # what they are is still to be said
+            new = {name: value for name, value in new.items() if name in lost}
+    elif mode not in MAKING:
         raise UserError(
             f"no run in {workdir}: train it first (--mode=train), or give its --workdir"
         )
@@ -242,9 +249,16 @@ def _differences(old, new) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _is_free(name: str) -> bool:
+def _is_free(name: str, without_data: bool) -> bool:
     section = name.split(".")[0]
+    if section == "data" and without_data:
+        return name not in SEEN
     return name not in FIXED and (name in FREE or section in FREE)
+
+
+def _has_none(config: Mapping[str, Any] | None) -> bool:
+    """Whether a run has no data: its parameters come from elsewhere, or it only draws samples."""
+    return config is not None and config.get("data", {}).get("name") == "blank"
 
 
 def _table(changed) -> str:

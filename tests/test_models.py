@@ -7,15 +7,24 @@ import numpy as np
 import pytest
 
 from score_jax.errors import UserError
-from score_jax.models import MLP, MODELS, RefineNet, UNet
+from score_jax.models import EDM2, MLP, MODELS, DiT, NCSNpp, RefineNet, UNet
 from score_jax.models.base import as_net, count, init_params
 from score_jax.models.embeddings import sinusoidal
 from score_jax.models.initializers import fan_in_uniform, initialize, zeros
+from score_jax.models.layers import Attention
 from score_jax.models.refinenet import InstanceNorm, ResidualBlock, enlarged
-from score_jax.models.unet import Attention
 
 SMALL = {
     "mlp": (MLP(width=16, depth=2), (3,)),
+    "ncsnpp": (
+        NCSNpp(features=8, multipliers=(1, 2), blocks=1, attention=(4,), fourier_scale=0.1),
+        (8, 8, 1),
+    ),
+    "dit": (DiT(width=16, depth=2, heads=2, label_dropout=0.0), (8, 8, 1)),
+    "edm2": (
+        EDM2(features=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8),
+        (8, 8, 1),
+    ),
     "refinenet": (RefineNet(features=4, levels=5), (8, 8, 1)),
     "unet": (
         UNet(features=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.5),
@@ -38,10 +47,29 @@ def test_every_model_has_a_small_example():
     assert set(SMALL) == set(MODELS)
 
 
+LSUN_DDPM, FFHQ = (1, 1, 2, 2, 4, 4), (1, 2, 4, 8, 16, 32, 32, 32)
+DDPMPP = dict(embedding="positional", fir=False, progressive_input="none")
+SKIPS = dict(progressive="output_skip", progressive_input="input_skip")
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "parameters"),
     [
         (UNet(), (32, 32, 3), 35_746_307),  # Ho et al. 2020: 35.7 M
+        (UNet(up_attention="level"), (32, 32, 3), 35_218_947),  # score_sde's DDPM
+        (UNet(up_attention="level", conditional=False), (32, 32, 3), 32_329_347),
+        (UNet(up_attention="level", multipliers=LSUN_DDPM), (256, 256, 3), 111_569_923),
+        (NCSNpp(), (32, 32, 3), 62_758_915),  # from here on score_sde's
+        (NCSNpp(blocks=8), (32, 32, 3), 107_587_075),
+        (NCSNpp(embedding="positional"), (32, 32, 3), 62_693_251),
+        (NCSNpp(embedding="positional", blocks=8), (32, 32, 3), 107_521_411),
+        (NCSNpp(**DDPMPP), (32, 32, 3), 61_804_419),
+        (NCSNpp(**DDPMPP, blocks=8), (32, 32, 3), 106_632_579),
+        (NCSNpp(**SKIPS, multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2), (256, 256, 3), 65_574_549),
+        (NCSNpp(**SKIPS, features=16, multipliers=FFHQ, blocks=1), (1024, 1024, 3), 105_785_896),
+        # EDM's, which leave out the fixed frequencies of the Fourier features
+        (NCSNpp(**DDPMPP, multipliers=(2, 2, 2)), (32, 32, 3), 55_732_739),
+        (NCSNpp(multipliers=(2, 2, 2)), (32, 32, 3), 56_395_523 + 128),
         (RefineNet(levels=10), (32, 32, 3), 34_428_675),  # score_sde's NCSN
         (RefineNet(levels=232), (32, 32, 3), 44_828_931),
         (RefineNet(levels=500), (64, 64, 3), 57_384_195),

@@ -138,7 +138,7 @@ def test_the_exact_prediction_exists_where_nothing_of_the_data_is_left(x64):
 def test_a_view_that_does_not_tell_x0_at_the_start_is_refused_there(view):
     """On flow x_1 is all noise: eps and the score say nothing about x0."""
     flow = make_process("flow")
-    if view in ("eps", "score", "energy"):
+    if view in ("eps", "score", "scaled_score", "energy"):
         with pytest.raises(UserError, match=f"sampler.start = 1.0.*view = '{view}'"):
             check_start(flow, view, 1.0)
     else:

@@ -57,7 +57,8 @@ def stepped(experiment, steps, per_call=1):
     for step in range(0, steps, per_call):
         indices = np.stack([order.batch(step + k, size) for k in range(per_call)])
         positions = np.broadcast_to(np.arange(size, dtype=np.int32), indices.shape)
-        batch = split(experiment.data.examples[indices], 1), split(positions, 1)
+        parts = experiment.data.examples[indices], experiment.labels_of(indices), positions
+        batch = tuple(split(part, 1) for part in parts)
         state, _ = update(state, batch)
         states.append(jax.device_get(state))
     return states

@@ -1,11 +1,13 @@
 """Data sets: DATASETS maps a name to a loader (**options) -> Dataset."""
 
 from score_jax.data.arrays import array, digits, mnist5k, toy
+from score_jax.data.blank import blank
 from score_jax.data.folder import folder
 from score_jax.data.tfds import tfds_images
 
 DATASETS = {
     "array": array,
+    "blank": blank,
     "digits": digits,
     "folder": folder,
     "mnist5k": mnist5k,

@@ -115,13 +115,13 @@ def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
     encoding = experiment.encoding._replace(flip=False, dequantize=True)
     end = _end(experiment)
 
-    def one(params, index, x):
+    def one(params, index, label, x):
         key = jax.random.fold_in(stream(options.seed, "likelihood"), index)
         noise_key, probe_key = jax.random.split(key)
         return log_likelihood(
             probe_key,
             process,
-            experiment.predict(experiment.net(params)),
+            experiment.predict(experiment.net(params, label=label)),
             encoding.encode(noise_key, x),
             end=end,
             rtol=options.rtol,
@@ -138,7 +138,8 @@ def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
         found = []
         for begin in range(0, len(indices), batch_size):
             index = np.resize(indices[begin : begin + batch_size], batch_size)
-            result = together(params, split(index), split(data.examples[index]))
+            batch = index, experiment.labels_of(index), data.examples[index]
+            result = together(params, *map(split, batch))
             found.append(jax.tree.map(join, result))
             progress(min(1.0, (begin + batch_size) / len(indices)))
         return jax.tree.map(

@@ -43,7 +43,8 @@ def denoising(
         "logit_normal" (of t), "importance" (∝ g²/σ², the loss divided by it).
         law_mean, law_std: of the normal laws; None for the published ones.
     at: one time instead of a law.
-    view: x0, eps, score, v, velocity, F or posterior_mean; the network may predict another.
+    view: x0, eps, score, v, velocity, scaled_score, F or posterior_mean; the network may
+        predict another.
     weight: "one"; "sigma2"; "likelihood", g² on the score (at a ladder's level, where g² jumps,
         that of the interval above); "min_snr", min(SNR, 5) on x0;
         "edm", (σ² + σ_d²)/(σ σ_d)² on x0, σ being σ/α and σ_d sigma_data.

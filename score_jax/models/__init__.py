@@ -1,13 +1,24 @@
 """Networks: MODELS maps a name to a Flax Linen module, called as module(x, c, train).
 
 x [B, ...] noised examples, c [B] the noise level as the parameterization gives it,
-train: whether dropout is on. The output has the shape of x,
+train: whether dropout is on. Those with an option `classes` take besides label [B], int32, the
+classes, -1 for none. The output has the shape of x,
 or, with outputs = 2, twice as many channels: the second half is for learned variances.
 `base.as_net` is the only way the rest of the project calls one.
 """
 
+from score_jax.models.dit import DiT
+from score_jax.models.edm2 import EDM2
 from score_jax.models.mlp import MLP
+from score_jax.models.ncsnpp import NCSNpp
 from score_jax.models.refinenet import RefineNet
 from score_jax.models.unet import UNet
 
-MODELS = {"mlp": MLP, "refinenet": RefineNet, "unet": UNet}
+MODELS = {
+    "dit": DiT,
+    "edm2": EDM2,
+    "mlp": MLP,
+    "ncsnpp": NCSNpp,
+    "refinenet": RefineNet,
+    "unet": UNet,
+}

@@ -10,7 +10,7 @@ import numpy as np
 
 from score_jax.models.initializers import initialize
 from score_jax.predictions import Net
-from score_jax.types import Key
+from score_jax.types import Array, Key
 
 Params = Any
 
@@ -21,11 +21,14 @@ def as_net(
     module: nn.Module,
     params: Params,
     *,
+    label: Array | None = None,
     dropout_key: Key | None = None,
     dtype: str = "float32",
 ) -> Net:
     """(x, c) -> y for one example x. With a dropout_key the network is in training mode.
 
+    label: the example's class, an int32 scalar, for a network that `is_conditional`; None or -1
+    says nothing of it.
     dtype: what it computes in, one of DTYPES: parameters and x are cast to it on the way in, y
     back to x's type on the way out. c, a number in the hundreds perhaps, is not; a network
     casts what it makes of c.
@@ -33,17 +36,25 @@ def as_net(
     low = DTYPES[dtype]
     cast = lambda tree: tree if low is None else jax.tree.map(lambda leaf: leaf.astype(low), tree)
 
+    told = {} if label is None else {"label": jnp.asarray(label)[None]}
+
     def net(x, c):
         y = module.apply(
             {"params": cast(params)},
             cast(x)[None],
             jnp.asarray(c)[None],
             train=dropout_key is not None,
+            **told,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
         return y[0].astype(x.dtype)
 
     return net
+
+
+def is_conditional(module: nn.Module) -> bool:
+    """Whether the network is told the classes of what it sees."""
+    return getattr(module, "classes", 0) > 0
 
 
 def init_params(module: nn.Module, key: Key, shape: tuple[int, ...]) -> Params:

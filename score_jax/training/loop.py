@@ -58,15 +58,20 @@ class Batches:
 
     def __init__(self, experiment: Experiment):
         self.examples, self.size = experiment.data.examples, experiment.training.batch_size
+        self.labels_of = experiment.labels_of
         self.order = Order(len(self.examples), experiment.training.seed)
         self.positions = positions(self.size)
 
     def __call__(self, step: int, calls: int):
-        """(examples, positions) of `calls` updates after `step`, [devices, calls, share, ...]."""
+        """(examples, labels, positions) of `calls` updates after `step`.
+
+        Each [devices, calls, share, ...].
+        """
         whole = (self.order.batch(step + k, self.size) for k in range(calls))
         indices = np.stack([batch[self.positions] for batch in whole])
         places = np.broadcast_to(self.positions, indices.shape)
-        return split(self.examples[indices], axis=1), split(places, axis=1)
+        parts = self.examples[indices], self.labels_of(indices), places
+        return tuple(split(part, axis=1) for part in parts)
 
 
 class _Run:

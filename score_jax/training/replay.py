@@ -101,11 +101,11 @@ def report(result: dict[str, Any]) -> str:
     )
 
 
-def _example_losses(experiment, state, examples, places):
+def _example_losses(experiment, state, examples, labels, places):
     example_loss = make_example_loss(experiment)
-    one = lambda shared, position, x: example_loss(*shared, position, x)
+    one = lambda shared, *example: example_loss(*shared, *example)
     shared = state.params, step_key(experiment.training, int(state.step))
-    return map(join, over_examples(one)(shared, places, examples))
+    return map(join, over_examples(one)(shared, places, examples, labels))
 
 
 def _gradient(experiment, state, batch):

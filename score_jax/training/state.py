@@ -66,45 +66,49 @@ def step_key(options: Training, step: Array) -> Key:
 
 
 def make_example_loss(experiment: Experiment) -> Callable[..., tuple[Array, Array]]:
-    """(params, key, position, x) -> (loss, u) of one example of the batch.
+    """(params, key, position, x, label) -> (loss, u) of one example of the batch.
 
     key: `step_key`. position: the example's place in the whole batch, so that its draws do not
-    depend on the number of devices. x: as the data set has it. u: its place in the law of times.
+    depend on the number of devices. x: as the data set has it. label: its class,
+    -1 for none. u: its place in the law of times.
     """
     size, draw = experiment.training.batch_size, DRAWS[experiment.draws]
 
-    def loss(params, key, position, x):
+    def loss(params, key, position, x, label):
         u = draw(jax.random.fold_in(key, size), position, size)
         keys = jax.random.split(jax.random.fold_in(key, position), 3)
         encode_key, loss_key, dropout_key = keys
-        predict = experiment.predict(experiment.net(params, dropout_key=dropout_key))
+        net = experiment.net(params, label=label, dropout_key=dropout_key)
+        predict = experiment.predict(net)
         return experiment.loss(loss_key, predict, experiment.encoding.encode(encode_key, x), u), u
 
     return loss
 
 
 def make_gradient(experiment: Experiment) -> Callable[..., tuple[Array, Any]]:
-    """(state, (examples, positions)) -> (loss, gradient) of the whole batch, given a device's
-    share of it: examples [B, ...], positions [B]."""
+    """(state, (examples, labels, positions)) -> (loss, gradient) of the whole batch, given a
+    device's share of it: examples [B, ...], labels [B], positions [B]."""
     options, example_loss = experiment.training, make_example_loss(experiment)
 
     def gradient(state, batch):
-        examples, positions = batch
+        examples, labels, positions = batch
         key = step_key(options, state.step)
-        loss = lambda params, position, x: example_loss(params, key, position, x)[0]
-        return mean_gradient(loss, options.microbatches)(state.params, positions, examples)
+        loss = lambda params, *example: example_loss(params, key, *example)[0]
+        mean = mean_gradient(loss, options.microbatches)
+        return mean(state.params, positions, examples, labels)
 
     return gradient
 
 
 def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metrics]]:
-    """update(state, (examples, positions)) -> (state, metrics), on one device's share.
+    """update(state, (examples, labels, positions)) -> (state, metrics), on a device's share.
 
     Where training.non_finite is "skip" an update whose loss or gradient is infinite or not a
     number leaves everything but the step as it was.
     """
     options, gradient = experiment.training, make_gradient(experiment)
     optimizer = make_optimizer(options)
+    settle = getattr(experiment.module, "normalized", lambda params: params)  # EDM2's
 
     def update(state, batch):
         value, grads = gradient(state, batch)
@@ -112,7 +116,7 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
 
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(options, state.step)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        params = settle(jax.tree.map(lambda p, d: p - rate * d, state.params, direction))
 
         n = state.step.astype(jnp.float32)
         decay = jnp.minimum(options.ema, (1.0 + n) / (10.0 + n))

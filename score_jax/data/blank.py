@@ -1,0 +1,16 @@
+"""No images, only what they would look like: enough to draw samples."""
+
+import numpy as np
+
+from score_jax.data.base import Dataset
+from score_jax.errors import UserError
+
+
+def blank(*, size: int, channels: int = 3) -> Dataset:
+    """Nothing: for --mode=sample where the data that the network was trained on are not at hand.
+
+    size: of the images' sides, in pixels. channels: 3 for RGB, 1 for gray.
+    """
+    if size < 1 or channels not in (1, 3):
+        raise UserError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
+    return Dataset("blank", np.zeros((0, size, size, channels), np.uint8))
