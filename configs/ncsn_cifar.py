@@ -1,8 +1,8 @@
 """NCSN on CIFAR-10, as in Song & Ermon 2019 (arXiv 1907.05600).
 
 Published: FID 25.32, Inception score 8.87 (50,000 samples, the best of the checkpoints by
-FID of 1,000). Network: RefineNet, 34,428,675 parameters; the paper states no number, the
-re-implementation in score_sde has as many.
+FID of 1,000). Network: RefineNet, 34,428,675 parameters as in score_sde's re-implementation; the
+paper states no number, the authors' own code has 30,117,635: --config.model.code=authors.
 
 Where the paper and the released code disagree this follows the code, which the published
 figures came from: its image sampler writes x + ε s + √(2ε) z with ε = 2e-5, the paper's

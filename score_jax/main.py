@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(ValueError):  # no signal arrives in another thread
         signal.signal(signal.SIGTERM, _terminated)
     try:
-        status = _status_of(argv)
+        status = status_of(lambda: _launch(argv))
     except BaseException as error:
         if not _is_one_of_several() or isinstance(error, SystemExit):
             raise
@@ -69,11 +70,16 @@ def _is_one_of_several() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _status_of(argv: list[str]) -> int:
+def _launch(argv: list[str]) -> None:
+    command = parse(argv)
+    _start(command.hosts)
+    run(command.config, command.workdir, command.mode, command.replay_step)
+
+
+def status_of(work: Callable[[], Any]) -> int:
+    """Does the work; its exit status, after one message where it failed for a known reason."""
     try:
-        command = parse(argv)
-        _start(command.hosts)
-        run(command.config, command.workdir, command.mode, command.replay_step)
+        work()
         return 0
     except UserError as error:
         if not getattr(error, "said", False):
@@ -99,8 +105,8 @@ def _terminated(number, frame):
     raise Interrupted("stopped", number)
 
 
-def parse(argv: list[str]) -> Command:
-    """What a command line asks for. Raises UserError for what it cannot mean."""
+def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """(every <section>.<option>=<value> of --config.<...>, the other words but the first)."""
     overrides, rest = [], []
     for word in argv[1:]:
         if word.startswith("--config."):
@@ -109,7 +115,23 @@ def parse(argv: list[str]) -> Command:
             overrides.append(word.removeprefix("--config."))
         else:
             rest.append(word)
+    return overrides, rest
 
+
+def configured(config: Any, overrides: list[str]) -> Any:
+    """The config, a ConfigDict, with what `split_overrides` found set in it."""
+    if "likelihood" not in config:  # the section that a config may leave out
+        with config.unlocked():
+            config["likelihood"] = {}
+    given = [word.split("=", 1) for word in overrides]
+    for name, text in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
+        configs.override(config, name, text, _known_options)
+    return config
+
+
+def parse(argv: list[str]) -> Command:
+    """What a command line asks for. Raises UserError for what it cannot mean."""
+    overrides, rest = split_overrides(argv)
     values = flags.FlagValues()
     flags.DEFINE_string(
         "config", None, "the experiment: a Python file, or a config.json", flag_values=values
@@ -137,13 +159,7 @@ def parse(argv: list[str]) -> Command:
     if values.replay_step is not None and values.mode != "train":
         raise UserError(f"--replay_step replays a step of training, not of {values.mode}")
 
-    config = configs.load(values.config)
-    if "likelihood" not in config:  # the section that a config may leave out
-        with config.unlocked():
-            config["likelihood"] = {}
-    given = [word.split("=", 1) for word in overrides]
-    for name, text in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
-        configs.override(config, name, text, _known_options)
+    config = configured(configs.load(values.config), overrides)
     workdir = values.workdir or Path("runs", Path(values.config).stem)
     hosts = dict(
         coordinator=values.coordinator, processes=values.num_processes, process=values.process_id
@@ -187,7 +203,7 @@ _M_ARENA_MAX = -8  # malloc.h
 
 def _start(hosts: dict[str, Any]) -> None:
     """Joins the other processes of the run, of which the leader alone prints."""
-    _before_jax()
+    before_jax()
     from score_jax import hosts as processes
 
     processes.start(**hosts)
@@ -195,7 +211,8 @@ def _start(hosts: dict[str, Any]) -> None:
         sys.stdout = open(os.devnull, "w")
 
 
-def _before_jax() -> None:
+def before_jax() -> None:
+    """What JAX reads from its surroundings when it is imported."""
     _share_arenas()
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms and "cpu" not in platforms.split(","):
@@ -207,7 +224,7 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
 
     config: a ConfigDict or nested dicts. Raises UserError for a mistake in it.
     """
-    _before_jax()
+    before_jax()
     import jax  # after the flags, whose mistakes then show at once
 
     from score_jax import commands

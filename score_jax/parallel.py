@@ -151,10 +151,15 @@ def replicated(tree: Any) -> Any:
 
 
 def everywhere(tree: Any) -> Any:
-    """The same buffers as arrays of all hosts, of which each may write its part."""
+    """The same buffers as arrays of all hosts, of which each may write its part.
+
+    NumPy's arrays, of a run of one process, stay what they are.
+    """
     sharding = everywhere_sharding()
 
     def one(leaf):
+        if not isinstance(leaf, jax.Array):
+            return leaf
         mine = [shard.data for shard in leaf.addressable_shards]
         return jax.make_array_from_single_device_arrays(leaf.shape, sharding, mine)
 

@@ -38,7 +38,7 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) > 1:
         values /= np.sqrt(np.prod(shape[1:]))
     else:
-        values = float(name.endswith("weight")) + 0.1 * values
+        values = float(name.endswith(("weight", "scale"))) + 0.1 * values
     return values.astype(np.float32)
 
 
@@ -54,12 +54,19 @@ def cases(family: str) -> list[str]:
 
 def golden(family: str, case: str) -> Golden:
     file = _file(family)
-    names = json.loads(str(file[f"{case}.names"]))
+    names, options = (json.loads(str(file[f"{case}.{what}"])) for what in ("names", "options"))
     return Golden(
-        options=json.loads(str(file[f"{case}.options"])),
+        options={k: tuple(v) if isinstance(v, list) else v for k, v in options.items()},
         tensors={name: fill(name, tuple(shape)) for name, shape in names.items()},
         x=file[f"{case}.x"],
         c=file[f"{case}.c"],
         label=file.get(f"{case}.label"),
         y=file[f"{case}.y"],
     )
+
+
+def relative_error(found, expected) -> float:
+    """|found - expected| / |expected|, in the Euclidean norm over all numbers."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    assert found.shape == expected.shape
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

@@ -30,7 +30,7 @@ LAYERS = (
     ("checks", "sections"),
     ("build", "parallel", "workdir"),
     ("pieces", "sampling", "training", "evaluation"),
-    ("commands", "main"),
+    ("commands", "interop", "main"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -130,9 +130,13 @@ def importers(package):
     }
 
 
-@pytest.mark.parametrize("package", ["tensorflow", "torch", "keras"])
+@pytest.mark.parametrize("package", ["tensorflow", "keras", "diffusers"])
 def test_no_other_framework_is_imported(package):
     assert not importers(package)
+
+
+def test_torch_is_imported_to_read_its_files_and_for_nothing_else():
+    assert importers("torch") == {"score_jax/interop/tensors.py"}
 
 
 def test_matplotlib_is_imported_in_one_file():
@@ -146,7 +150,8 @@ def test_tensorflow_datasets_are_read_in_one_place():
     }
 
 
-HEAVY = ("tensorflow", "matplotlib", "sklearn", "tensorboardX", "orbax", "tensorflow_datasets")
+HEAVY = ("tensorflow", "torch", "matplotlib", "sklearn", "tensorboardX", "orbax")
+HEAVY += ("tensorflow_datasets", "safetensors")
 
 
 @pytest.mark.parametrize("module", ["score_jax", "score_jax.main", "score_jax.build"])

@@ -77,7 +77,8 @@ def test_on_clean_data_only_the_score_can_be_matched():
     loss = dict(name="implicit", at=0.0)
     assert "config.loss.at = 0.0 is a time without noise" in refusal(loss=loss)
     log_sigma = dict(view="score", condition="log_sigma")
-    assert "'time' or 'level' or 'reversed_level', got 'log_sigma'" in refusal(loss=loss, parameterization=log_sigma)
+    message = refusal(loss=loss, parameterization=log_sigma)
+    assert "'time' or 'level' or 'reversed_level', got 'log_sigma'" in message
     build(tiny_config(loss=loss, parameterization=dict(view="score", condition="level")))
 
 

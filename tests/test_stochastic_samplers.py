@@ -18,6 +18,7 @@ from score_jax.samplers.langevin import langevin
 from score_jax.samplers.mala import _lobatto, mala
 from score_jax.samplers.sde import (
     CORRECTORS,
+    DAMPINGS,
     PREDICTORS,
     corrected,
     euler_maruyama,
@@ -73,6 +74,7 @@ CASES = [  # (sampler, its options, the processes)
     ("predictor_corrector", dict(predictor="ddim", corrector="ald"), ("flow",)),
     ("predictor_corrector", dict(predictor="euler_maruyama", corrector="ald"), ("edm",)),
     ("predictor_corrector", dict(corrector="ald"), ("vp",)),
+    ("predictor_corrector", dict(corrector="ald", first="predictor"), ("ve",)),
     ("edm_stochastic", dict(steps=40, churn=20.0, s_noise=1.0), ("edm", "flow")),
     ("dpm_solver_pp_2m", dict(steps=40, eta=1.0), ("vp",)),
     ("dpm_solver_pp_3m", dict(steps=40, eta=1.0), ("ve",)),
@@ -292,6 +294,34 @@ def test_on_ddpms_ladder_the_corrector_is_damped_by_one_minus_beta():
     betas = np.linspace(1e-4, 0.02, 1000)[:0:-1]
     sigma2 = process.ratios[:0:-1] ** 2 / (1 + process.ratios[:0:-1] ** 2)
     np.testing.assert_allclose(delta, 0.02 * (1 - betas) * sigma2, rtol=1e-9)
+
+
+def test_the_papers_damping_is_the_product_over_all_steps():
+    """Algorithm 5: 2 α_i (snr σ)², α_i the product of 1 - β_j, at the noisiest 4e-5."""
+    process = make_process("ddpm")
+    options = dict(corrector="ald", steps=1000, grid="ladder", snr=0.1, damping="whole")
+    _, _, delta, *_ = predictor_corrector(process, **options).schedule
+    alpha2 = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[:0:-1]
+    np.testing.assert_allclose(delta, 0.02 * alpha2 * (1 - alpha2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("damping", DAMPINGS)
+def test_a_predictor_first_is_corrected_where_it_arrives(damping, x64):
+    """Algorithms 2 and 3: the step t -> s, then the correction at s with the norms found there."""
+    process, density = make_process("ddpm"), mixture()
+    predict, key = exact(process, density), jax.random.key(3)
+    options = dict(predictor="ddim", steps=4, grid="uniform", end=0.2, snr=0.1, damping=damping)
+    plain = PREDICTORS["ddim"](process, steps=4, grid="uniform", end=0.2, denoise=False)
+    ours = predictor_corrector(process, first="predictor", denoise=False, **options)
+    x, row = np.array([0.4, -1.3]), [c[1] for c in ours.schedule]
+    step_key, correction_key = jax.random.split(key)
+    arrived = plain.step(step_key, predict, x, *[c[1] for c in plain.schedule])
+    z, s = jax.random.normal(correction_key, (2,)), plain.schedule[1]
+    g = predict(arrived, s[1]).score
+    a = process.alpha(s[1]) / (1.0 if damping == "whole" else process.alpha(s[2]))
+    delta = 2 * (a * 0.1) ** 2 * jnp.sum(z**2) / jnp.sum(g**2)
+    expected = arrived + delta * g + jnp.sqrt(2 * delta) * z
+    np.testing.assert_allclose(ours.step(key, predict, x, *row), expected, rtol=1e-9)
 
 
 def test_each_correction_costs_one_evaluation():

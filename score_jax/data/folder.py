@@ -15,11 +15,19 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 100_000_000  # a larger image is refused: a few bytes can claim gigabytes
 
 
-def folder(*, path: str, size: int, channels: int = 3, by_class: bool = False) -> Dataset:
+def folder(
+    *,
+    path: str,
+    size: int,
+    channels: int = 3,
+    crop: int | None = None,
+    by_class: bool = False,
+) -> Dataset:
     """Every PNG and JPEG below `path`, center-cropped to a square and resized to `size`.
 
     Resizing is Pillow's antialiased bicubic. Files are taken in the order of their paths,
-    hidden ones and links left out. channels: 3 for RGB, 1 for gray. by_class: the first
+    hidden ones and links left out. channels: 3 for RGB, 1 for gray. crop: the square's side in
+    pixels (CelebA: 140), or the image's shorter one. by_class: the first
     folder below `path` names the class (labels in alphabetical order).
     Raises UserError for a missing or empty folder and for a file that is no whole image.
     """
@@ -28,6 +36,8 @@ def folder(*, path: str, size: int, channels: int = 3, by_class: bool = False) -
         raise UserError(f"data.path: no folder {shortened(path)} (looked in {Path.cwd()})")
     if size < 1 or channels not in (1, 3):
         raise UserError(f"expected size >= 1 and channels 1 or 3, got {size} and {channels}")
+    if crop is not None and crop < 1:
+        raise UserError(f"data.crop must be at least 1, got {crop}")
     files = sorted(_image_files(root))
     if not files:
         raise UserError(f"{root}: no {', '.join(SUFFIXES)} file in this folder or below it")
@@ -35,7 +45,7 @@ def folder(*, path: str, size: int, channels: int = 3, by_class: bool = False) -
     check_memory(f"{len(files):,} images of config.data.size = {size}", needed, "make them smaller")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is ours
-        images = np.stack([_read(file, size, channels) for file in files])
+        images = np.stack([_read(file, size, channels, crop) for file in files])
     labels = _class_labels(root, files) if by_class else None
     return checked(Dataset(root.resolve().name, images, labels))
 
@@ -49,7 +59,7 @@ def _image_files(root: Path):
                 yield file
 
 
-def _read(file: Path, size: int, channels: int) -> np.ndarray:
+def _read(file: Path, size: int, channels: int, crop: int | None) -> np.ndarray:
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             width, height = image.size
@@ -62,7 +72,9 @@ def _read(file: Path, size: int, channels: int) -> np.ndarray:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{file}: not a whole PNG or JPEG image ({error})") from error
-    side = min(width, height)
+    side = min(width, height) if crop is None else crop
+    if side > min(width, height):
+        raise UserError(f"{file}: {width}x{height} is smaller than config.data.crop = {crop}")
     left, top = (width - side) // 2, (height - side) // 2
     # Cropped first: `resize(box=...)` would mix in what lies just outside the box.
     image = image.crop((left, top, left + side, top + side))

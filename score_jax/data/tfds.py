@@ -60,6 +60,14 @@ def tfds_images(
     return checked(Dataset(f"{dataset}/{split}", *data))
 
 
+def image_shape(dataset: str, data_dir: str | None = None) -> tuple[int, int, int]:
+    """The shape of the data set's images, which need not be there. Raises UserError as above."""
+    with quiet():
+        builder = _builder(dataset, data_dir)
+        _check_features(builder)
+        return tuple(builder.info.features["image"].shape)
+
+
 def _prepared(dataset: str, data_dir: str | None):
     """The builder of a data set that lies ready in data_dir, in array_record form."""
     builder = _builder(dataset, data_dir)

@@ -7,18 +7,22 @@ or, with outputs = 2, twice as many channels: the second half is for learned var
 `base.as_net` is the only way the rest of the project calls one.
 """
 
+from score_jax.models.adm import ADM
 from score_jax.models.dit import DiT
 from score_jax.models.edm2 import EDM2
 from score_jax.models.mlp import MLP
 from score_jax.models.ncsnpp import NCSNpp
+from score_jax.models.ncsnv2 import NCSNv2
 from score_jax.models.refinenet import RefineNet
 from score_jax.models.unet import UNet
 
 MODELS = {
+    "adm": ADM,
     "dit": DiT,
     "edm2": EDM2,
     "mlp": MLP,
     "ncsnpp": NCSNpp,
+    "ncsnv2": NCSNv2,
     "refinenet": RefineNet,
     "unet": UNet,
 }

@@ -20,12 +20,12 @@ class UNet(nn.Module):
     every block. up_attention: on the way up, after every "block" (Ho et al.) or once a "level",
     after its last (score_sde). head_channels: of a head of the attention; 0 for one head.
     resample_conv: whether a convolution halves and doubles the resolution, or the mean of 2x2
-    blocks and repeated pixels. dropout: its rate. conditional: whether the network is told the noise level.
-    classes: how many there are, if it is to be told the class as well; label_dropout: how often
-    the class is left out in training. centered: whether the images lie in [-1, 1]; those in
-    [0, 1] are made so first. outputs: how many numbers are put out for each of x: 2 with learned
-    variances, else 1. remat: what lies within a residual block is computed again for the gradient
-    instead of being kept.
+    blocks and repeated pixels. dropout: its rate. conditional: whether the network is told the
+    noise level. classes: how many there are, if it is to be told the class as well;
+    label_dropout: how often the class is left out in training. centered: whether the images lie
+    in [-1, 1]; those in [0, 1] are made so first. outputs: how many numbers are put out for each
+    of x: 2 with learned variances, else 1. remat: what lies within a residual block is computed
+    again for the gradient instead of being kept.
 
     For weights from elsewhere: groups, group_size, epsilon: at most so many groups of the group
     norms, of at least so many channels each, and what is added to the variance. endpoint: see

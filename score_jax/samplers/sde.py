@@ -83,24 +83,36 @@ def _linear(times: Times, a: np.ndarray, b2: np.ndarray) -> Sampler:
 
 
 CORRECTORS = ("langevin", "ald")
+FIRST = ("corrector", "predictor")
+DAMPINGS = ("step", "whole")
 MOST_CORRECTIONS = 30  # each is written out in the program
 
 
 def corrected(
-    sampler: Sampler, process: GaussianProcess, *, corrector: str, corrections: int, snr: float
+    sampler: Sampler,
+    process: GaussianProcess,
+    *,
+    corrector: str,
+    corrections: int,
+    snr: float,
+    first: str = "corrector",
+    damping: str = "step",
 ) -> Sampler:
-    """The sampler, with `corrections` Langevin steps at time t before each of its own.
+    """The sampler, with `corrections` Langevin steps beside each of its own.
 
         x ← x + δ score + √(2 δ) z,
 
         langevin    δ = 2 a² (snr |z|/|score|)²,    the norms of this one example
-        ald         δ = 2 a² (snr σ_t)²,            a = α_t/α_s
+        ald         δ = 2 a² (snr σ_t)².
 
     Song et al. 2021, algorithms 4 and 5; ald is the second corrector of their code, the step of
     annealed Langevin dynamics. Their norms are means over a batch; here they are the example's
-    own, so that a draw knows no batch mates. As in the released code and not as in algorithms 2
-    and 3 the correction stands before the predictor, so that nothing is corrected after the
-    last step, and a² is that of one step, 1 - β_i on DDPM's ladder and 1 where α is constant.
+    own, so that a draw knows no batch mates.
+
+    first: "corrector", as in the released code: at t, before the step from t to s, so that
+        nothing is corrected after the last; or "predictor", as in algorithms 2 and 3: at s.
+    damping: a is α_t/α_s of one "step", as in the released code: a² = 1 - β_i on DDPM's ladder;
+        or the "whole" α_t of the paper, the product of them all. 1 where α is constant.
 
     For images the two are the same within a tenth: |z| ~ √D, |score| ~ √D/σ_t. In few dimensions
     |score| is often almost 0 and langevin's step then huge, so it is biased there, the more the
@@ -115,6 +127,9 @@ def corrected(
     """
     if corrector not in CORRECTORS:
         raise unknown("sampler.corrector", corrector, CORRECTORS)
+    for option, value, known in (("first", first, FIRST), ("damping", damping, DAMPINGS)):
+        if value not in known:
+            raise unknown(f"sampler.{option}", value, known)
     if corrections < 0:
         raise UserError(f"sampler.corrections must be at least 0, got {corrections}")
     check_at_most("sampler.corrections", corrections, MOST_CORRECTIONS)
@@ -123,8 +138,13 @@ def corrected(
     if corrections == 0:
         return sampler
     t, s, *rows = sampler.schedule
+    at = t if first == "corrector" else s
     a, _ = on_host(lambda t, s: transition(process, s, t), t, s)
-    scale = on_host(process.sigma, t) if corrector == "ald" else 1.0
+    if damping == "whole":
+        a = on_host(process.alpha, at)
+    elif first == "predictor":
+        a = np.append(a[1:], a[-1:])  # of the step that comes after; there is none after the last
+    scale = on_host(process.sigma, at) if corrector == "ald" else 1.0
     steps = 2.0 * (a * snr * scale) ** 2
 
     def correct(key, predict, x, t, delta):
@@ -136,9 +156,11 @@ def corrected(
 
     def step(key, predict, x, t, s, delta, *row):
         key, *correction_keys = jax.random.split(key, corrections + 1)
+        if first == "predictor":
+            x = sampler.step(key, predict, x, t, s, *row)
         for correction_key in correction_keys:
-            x = correct(correction_key, predict, x, t, delta)
-        return sampler.step(key, predict, x, t, s, *row)
+            x = correct(correction_key, predict, x, t if first == "corrector" else s, delta)
+        return x if first == "predictor" else sampler.step(key, predict, x, t, s, *row)
 
     return sampler._replace(schedule=(t, s, steps, *rows), step=step)
 
@@ -158,17 +180,19 @@ def predictor_corrector(
     corrector: str = "langevin",
     corrections: int = 1,
     snr: float = 0.16,
+    first: str = "corrector",
+    damping: str = "step",
     steps: int = 1000,
     grid: str = "uniform",
     start: float = 1.0,
     end: float = 0.0,
     denoise: bool = True,
 ) -> Sampler:
-    """A predictor's steps, each after Langevin corrections: see `corrected`.
+    """A predictor's steps, with Langevin corrections between them: see `corrected`.
 
     Song et al. 2021, algorithm 1. predictor: ancestral (the small variance), ddim (eta = 0),
-    euler_maruyama or reverse_diffusion. corrector, corrections, snr: see `corrected`; in few
-    dimensions take corrector = "ald".
+    euler_maruyama or reverse_diffusion. corrector, corrections, snr, first, damping: see
+    `corrected`; in few dimensions take corrector = "ald".
     steps, grid, start, end, denoise: see `samplers.base.make_times`.
     Network evaluations: 1 + corrections a step, and one more with denoise.
     Raises UserError for an unknown predictor.
@@ -178,5 +202,5 @@ def predictor_corrector(
     sampler = PREDICTORS[predictor](
         process, steps=steps, grid=grid, start=start, end=end, denoise=denoise
     )
-    options = dict(corrector=corrector, corrections=corrections, snr=snr)
-    return corrected(sampler, process, **options)
+    options = dict(corrections=corrections, snr=snr, first=first, damping=damping)
+    return corrected(sampler, process, corrector=corrector, **options)

@@ -74,15 +74,21 @@ class Checkpoints:
     def save(self, state: TrainState, pending: list) -> None:
         """Starts to write the state, and `pending` metrics that are not logged yet.
 
-        Returns as soon as the state may change. Raises CannotSave if it, or what was saved
-        before it, cannot be written.
+        A state of parameters from elsewhere may lack its average (None: it is the parameters
+        themselves) and the optimizer's state (None: it begins afresh). Returns as soon as the
+        state may change. Raises CannotSave if it, or what was saved before it, cannot be written.
         """
         self.wait()
         step = int(state.step)
         partial = self.folder / f"{WRITING}{step}"
-        items = {name: ocp.args.StandardSave(everywhere(getattr(state, name))) for name in ITEMS}
+        parts = {name: getattr(state, name) for name in ITEMS}
+        items = {
+            name: ocp.args.StandardSave(everywhere(part))
+            for name, part in parts.items()
+            if part is not None
+        }
         items["pending"] = ocp.args.JsonSave(np.asarray(pending, float).tolist())
-        size = sum(leaf.nbytes for name in ITEMS for leaf in jax.tree.leaves(getattr(state, name)))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
         try:
             self._make_room(size)
             self.writer.save(partial, args=ocp.args.Composite(**items))
@@ -240,10 +246,13 @@ class Checkpoints:
             np.shape(leaf), leaf.dtype, sharding=everywhere_sharding()
         )
         target = jax.tree.map(abstract, like._asdict())
-        items = {name: ocp.args.StandardRestore(target[name]) for name in ITEMS}
+        there = [name for name in ITEMS if (self.folder / str(step) / name).is_dir()]
+        items = {name: ocp.args.StandardRestore(target[name]) for name in there}
         items["pending"] = ocp.args.JsonRestore()
         restored = self.writer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
-        state = TrainState(np.int32(step), *(restored[name] for name in ITEMS))
+        parts = {name: restored[name] for name in there}
+        parts = {"ema": parts["params"], "opt_state": like.opt_state} | parts
+        state = TrainState(np.int32(step), **parts)
         return replicated(state), restored.pending
 
     def _cannot_save(self, step: int, error: BaseException) -> CannotSave:

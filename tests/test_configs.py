@@ -1,0 +1,98 @@
+"""Every config: it builds, its network is of the size it says, and it trains."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax import config as configs
+from score_jax.build import build
+from score_jax.models import MODELS
+from score_jax.models.base import count
+from score_jax.options import choose
+from score_jax.parallel import update_step
+from score_jax.sections import Computing
+from score_jax.training.loop import Batches
+from score_jax.training.state import create, make_update
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(ROOT.glob("configs/*.py"))
+ON_IMAGES = [file for file in CONFIGS if "_toy" not in file.stem]
+PUBLISHED = [file for file in ON_IMAGES if not file.stem.endswith(("digits", "mnist"))]
+
+# The shape of the images of a TFDS data set, which the tests do not download.
+TFDS_SHAPES = {"cifar10": (32, 32, 3)}
+FIXED_SHAPES = {"digits": (8, 8, 1), "mnist5k": (28, 28, 1)}
+
+# What makes a network small; the rest of it stays as the config has it.
+SMALL = {
+    "adm": dict(features=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8),
+    "dit": dict(width=16, depth=2, heads=2),
+    "ncsnpp": dict(features=8, multipliers=(1, 2), blocks=1, attention=(4,)),
+    "ncsnv2": dict(features=4, multipliers=(1, 2, 2)),
+    "refinenet": dict(features=4),
+    "unet": dict(features=8, multipliers=(1, 2), blocks=1, attention=(4,)),
+}
+
+
+def named(file):
+    return file.stem
+
+
+def image_shape(data):
+    """The shape of a config's images, without its data."""
+    if data.name == "folder":
+        return data.size, data.size, data.get("channels", 3)
+    return FIXED_SHAPES[data.name] if data.name in FIXED_SHAPES else TFDS_SHAPES[data.dataset]
+
+
+def small(file, folder):
+    """The config with a small network, few steps and random 8x8 images of ten classes."""
+    config = configs.load(str(file))
+    shape = (8, 8, image_shape(config.data)[-1])
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, *shape), np.uint8)
+    np.savez(folder / "x.npz", x=images, y=np.arange(10))
+    kept = ("centered", "flip", "dequantize")
+    encoding = {name: config.data[name] for name in kept if name in config.data}
+    config.data = {"name": "array", "path": str(folder / "x.npz"), **encoding}
+    with config.ignore_type():
+        config.model.update(SMALL[config.model.name])
+        config.training.update(steps=2, batch_size=2)
+        config.evaluation.update(samples=2, batch_size=2)
+    return config
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=named)
+def test_its_network_has_as_many_parameters_as_it_says(file):
+    """Counted at full size, from shapes alone."""
+    config = configs.load(str(file))
+    section = {
+        k: v for k, v in config.model.to_dict().items() if k not in Computing.__annotations__
+    }
+    factory, options = choose("model", MODELS, section)
+    parameters = count(factory(**options), image_shape(config.data))
+    said = re.findall(r"\b\d{1,3}(?:,\d{3})+\b", " ".join(file.read_text().split('"""')[1:2]))
+    assert f"{parameters:,}" in said
+
+
+@pytest.mark.parametrize("file", ON_IMAGES, ids=named)
+def test_it_takes_a_training_step_that_moves_every_layer_it_can(file, tmp_path, quick_compile):
+    """One update of a small network: a finite loss, and what is put out at the end has moved."""
+    experiment = build(small(file, tmp_path))
+    state = create(experiment)
+    before = jax.device_get(state.params)
+    state, metrics = update_step(make_update(experiment))(state, Batches(experiment)(0, 1))
+    after = jax.device_get(state.params)
+    assert np.isfinite(metrics.loss).all() and np.isfinite(metrics.grad_norm).all()
+    assert float(np.ravel(metrics.grad_norm)[0]) > 0
+    changed = [np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after))]
+    assert any(changed) and int(state.step) == 1
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=named)
+def test_it_says_where_it_comes_from(file):
+    text = file.read_text().split('"""')[1]
+    assert re.search(r"arXiv \d{4}\.\d{5}", text) and "Published:" in text
