@@ -1,5 +1,7 @@
 """Every config: it builds, its network is of the size it says, and it trains."""
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 ON_IMAGES = [file for file in CONFIGS if "_toy" not in file.stem]
 PUBLISHED = [file for file in ON_IMAGES if not file.stem.endswith(("digits", "mnist"))]
+TABLE = (ROOT / "docs" / "configs.md").read_text().splitlines()
 
 # The shape of the images of a TFDS data set, which the tests do not download.
 TFDS_SHAPES = {"cifar10": (32, 32, 3)}
@@ -49,8 +52,11 @@ def image_shape(data):
 
 
 def small(file, folder):
-    """The config with a small network, few steps and random 8x8 images of ten classes."""
+    """The config with a small network, few steps and random 8x8 images of ten classes; of points
+    as it is."""
     config = configs.load(str(file))
+    if file not in ON_IMAGES:
+        return config
     shape = (8, 8, image_shape(config.data)[-1])
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (10, *shape), np.uint8)
@@ -65,17 +71,45 @@ def small(file, folder):
     return config
 
 
+def size_of(file):
+    """The number of parameters of a config's network, at full size, from shapes alone."""
+    config = configs.load(str(file))
+    shared, options = Computing.__annotations__, config.model.to_dict()
+    section = {name: value for name, value in options.items() if name not in shared}
+    factory, options = choose("model", MODELS, section)
+    return count(factory(**options), image_shape(config.data))
+
+
 @pytest.mark.parametrize("file", PUBLISHED, ids=named)
 def test_its_network_has_as_many_parameters_as_it_says(file):
-    """Counted at full size, from shapes alone."""
-    config = configs.load(str(file))
-    section = {
-        k: v for k, v in config.model.to_dict().items() if k not in Computing.__annotations__
-    }
-    factory, options = choose("model", MODELS, section)
-    parameters = count(factory(**options), image_shape(config.data))
+    parameters = size_of(file)
     said = re.findall(r"\b\d{1,3}(?:,\d{3})+\b", " ".join(file.read_text().split('"""')[1:2]))
     assert f"{parameters:,}" in said
+    (row,) = [line for line in TABLE if line.startswith(f"| `{file.stem}` |")]
+    assert f"| {parameters:,} |" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ddpm_cifar", 35_746_307),  # Ho et al. 2020, appendix B: 35.7 million
+        ("ddpm_vp_cifar", 35_218_947),  # from here on score_sde's
+        ("ncsn_cifar", 34_428_675),
+        ("ddpm_bedroom256", 113_673_219),  # Ho et al. 2020: 114 million
+        ("ncsnpp_ve_cifar", 62_693_251),
+        ("ncsnpp_ve_continuous_cifar", 62_758_915),
+        ("ncsnpp_ve_deep_cifar", 107_587_075),
+        ("ddpmpp_vp_continuous_cifar", 61_804_419),
+        ("ddpmpp_subvp_deep_cifar", 106_632_579),
+        ("ncsnpp_ffhq256", 65_574_549),
+        ("ncsnpp_ffhq1024", 105_785_896),
+        ("ncsnv2_bedroom128", 83_445_379),
+        ("edm_vp_cifar", 55_732_739),  # Karras et al. 2022: 55.7 million
+        ("edm_ve_cifar", 56_395_523 + 128),  # 56.4 million, and the fixed frequencies
+    ],
+)
+def test_a_published_network_has_the_published_size(name, parameters):
+    assert size_of(ROOT / "configs" / f"{name}.py") == parameters
 
 
 @pytest.mark.parametrize("file", ON_IMAGES, ids=named)
@@ -90,6 +124,23 @@ def test_it_takes_a_training_step_that_moves_every_layer_it_can(file, tmp_path, 
     assert float(np.ravel(metrics.grad_norm)[0]) > 0
     changed = [np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after))]
     assert any(changed) and int(state.step) == 1
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=named)
+def test_building_what_was_resolved_resolves_to_the_same(file, tmp_path):
+    """config.json in a workdir is a config: it names everything and hides nothing."""
+    resolved = build(small(file, tmp_path)).config
+    assert build(json.loads(json.dumps(resolved))).config == resolved
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=named)
+def test_it_says_what_it_is(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.__doc__ and module.__doc__.splitlines()[0].endswith(".")
+    for command in (line for line in module.__doc__.splitlines() if "--config=" in line):
+        assert f"--config=configs/{file.name}" in command, command
 
 
 @pytest.mark.parametrize("file", PUBLISHED, ids=named)

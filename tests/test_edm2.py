@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from goldens import cases, golden
+from goldens import cases, golden, relative_error
 
 from score_jax.errors import UserError
+from score_jax.interop import edm
+from score_jax.interop.mapping import convert, shapes
 from score_jax.models.base import count, init_params
 from score_jax.models.edm2 import EDM2, Fourier, mp_cat, mp_silu, mp_sum
 
@@ -29,85 +31,9 @@ def ours(options):
     )
 
 
-def same(array):
-    return array
-
-
-def one(gain):
-    return np.reshape(gain, 1)
-
-
-def turns(frequencies):
-    """The original's frequencies and phases are in radians."""
-    return frequencies / (2.0 * np.pi)
-
-
-def kernel(weight):
-    """[out, in], [out, in, 1, 1] or [out, in, height, width] -> [in, out] or [..., in, out]."""
-    return weight.squeeze().T if weight[0, 0].size == 1 else weight.transpose(2, 3, 1, 0)
-
-
-def queries_keys_values(heads):
-    """The original's outputs go by head, channel, which of the three; ours have those first."""
-
-    def change(weight):
-        parts = weight.reshape(heads, -1, 3, weight.shape[1])
-        return parts.transpose(3, 2, 0, 1).reshape(weight.shape[1], -1)
-
-    return change
-
-
-def block_names(levels, blocks, side):
-    """(the original's name, ours, its level) of every block."""
-    for level in range(levels):
-        theirs = f"{side >> level}x{side >> level}"
-        if level > 0:
-            yield f"enc.{theirs}_down", f"down_{level}", level
-        for i in range(blocks):
-            yield f"enc.{theirs}_block{i}", f"down_{level}_block_{i}", level
-        for i in range(blocks + 1):
-            yield f"dec.{theirs}_block{i}", f"up_{level}_block_{i}", level
-        if level < levels - 1:  # the original's name has where it leads to, ours whence
-            yield f"dec.{theirs}_up", f"up_{level + 1}", level + 1
-    for i in range(2):
-        yield f"dec.{theirs}_in{i}", f"middle_{i + 1}", level
-
-
-def mapping(module, side):
-    """(the original's name, our path, what makes our array of theirs) of every parameter, and of
-    some that only a network with other options has."""
-    rows = [
-        ("out_gain", "out_gain", one),
-        ("emb_fourier.freqs", "fourier/frequencies", turns),
-        ("emb_fourier.phases", "fourier/phases", turns),
-        ("emb_noise.weight", "noise/kernel", kernel),
-        ("emb_label.weight", "label/kernel", kernel),
-        (f"enc.{side}x{side}_conv.weight", "in/kernel", kernel),
-        ("out_conv.weight", "out/kernel", kernel),
-    ]
-    for theirs, name, level in block_names(len(module.multipliers), module.blocks, side):
-        heads = module.features * module.multipliers[level] // module.head_channels
-        rows += [
-            (f"{theirs}.emb_gain", f"{name}/embedding_gain", one),
-            (f"{theirs}.emb_linear.weight", f"{name}/embedding/kernel", kernel),
-            (f"{theirs}.conv_res0.weight", f"{name}/conv_1/kernel", kernel),
-            (f"{theirs}.conv_res1.weight", f"{name}/conv_2/kernel", kernel),
-            (f"{theirs}.conv_skip.weight", f"{name}/shortcut/kernel", kernel),
-            (
-                f"{theirs}.attn_qkv.weight",
-                f"{name}/attention/qkv/kernel",
-                queries_keys_values(heads),
-            ),
-            (f"{theirs}.attn_proj.weight", f"{name}/attention/out/kernel", kernel),
-        ]
-    return rows
-
-
-def imported(tensors, module, side):
-    rows = [row for row in mapping(module, side) if row[0] in tensors]
-    assert {theirs for theirs, _, _ in rows} == set(tensors)
-    flat = {path: change(tensors[theirs]) for theirs, path, change in rows}
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+def imported(tensors, module, shape):
+    parameters = shapes(module, shape)
+    return convert(edm.rules(module, shape, parameters), tensors, parameters)
 
 
 def is_kernel(path):
@@ -138,10 +64,6 @@ def ask(module, params, label=None, **options):
     return np.asarray(apply(params))
 
 
-def relative(y, expected):
-    return np.linalg.norm(y - expected) / np.linalg.norm(expected)
-
-
 def magnitude(x):
     return float(np.sqrt(np.mean(np.square(x))))
 
@@ -150,11 +72,11 @@ def magnitude(x):
 def test_the_answer_is_the_original_networks(case):
     theirs = golden("edm2", case)
     module = ours(theirs.options)
-    params = imported(theirs.tensors, module, theirs.options["img_resolution"])
+    params = imported(theirs.tensors, module, theirs.x.shape[1:])
     apply = jax.jit(
         lambda params: module.apply({"params": params}, theirs.x, theirs.c, label=theirs.label)
     )
-    assert relative(np.asarray(apply(params)), theirs.y) < 1e-5
+    assert relative_error(np.asarray(apply(params)), theirs.y) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -215,15 +137,15 @@ def test_the_scale_of_weights_is_without_effect(trained):
     large = scaled(trained, 1e4, 1e4)
     other = scaled(large, 0.1, 10.0)
     y = ask(SMALL, large)
-    assert relative(ask(SMALL, other), y) < 1e-5
-    assert relative(ask(SMALL, trained), y) < 1e-2
+    assert relative_error(ask(SMALL, other), y) < 1e-5
+    assert relative_error(ask(SMALL, trained), y) < 1e-2
 
 
 def test_forced_normalization_changes_weights_and_not_the_answer(trained):
     """Section 2.3: every output's weights have unit magnitude then, all else is as it was."""
     grown = scaled(trained, 1.0, 30.0)
     forced = EDM2.normalized(grown)
-    assert relative(ask(SMALL, forced), ask(SMALL, grown)) < 5e-3
+    assert relative_error(ask(SMALL, forced), ask(SMALL, grown)) < 5e-3
     before = dict(jax.tree_util.tree_leaves_with_path(grown))
     for path, leaf in jax.tree_util.tree_leaves_with_path(forced):
         if is_kernel(path):
@@ -259,7 +181,7 @@ def test_gradients_are_at_right_angles_to_weights_and_remat_changes_nothing(trai
 
 def test_classes_and_the_lack_of_one_change_the_answer(trained):
     a, b, none = (ask(SMALL, trained, jnp.full(3, label)) for label in (0, 1, -1))
-    assert min(relative(b, a), relative(none, a)) > 1e-2
+    assert min(relative_error(b, a), relative_error(none, a)) > 1e-2
     np.testing.assert_array_equal(ask(SMALL, trained, None), none)
 
 
@@ -267,8 +189,8 @@ def test_forgetting_every_class_in_training_is_to_have_none(trained):
     module = SMALL.clone(label_dropout=1.0 - 1e-7)
     label, rngs = jnp.array([0, 1, 2]), {"dropout": jax.random.key(0)}
     forgotten = ask(module, trained, label, train=True, rngs=rngs)
-    assert relative(forgotten, ask(module, trained, None)) < 1e-5
-    assert relative(forgotten, ask(module, trained, label)) > 1e-2
+    assert relative_error(forgotten, ask(module, trained, None)) < 1e-5
+    assert relative_error(forgotten, ask(module, trained, label)) > 1e-2
 
 
 def test_without_classes_a_label_is_ignored(trained):
@@ -284,7 +206,7 @@ def test_bfloat16_is_the_same_answer_but_for_its_digits(trained):
     apply = jax.jit(lambda params, x: SMALL.apply({"params": params}, x, jnp.array([-0.4])))
     rough = apply(low, x.astype(jnp.bfloat16))
     assert rough.dtype == jnp.bfloat16
-    assert relative(rough.astype(jnp.float32), apply(trained, x)) < 0.1
+    assert relative_error(rough.astype(jnp.float32), apply(trained, x)) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_ncsnv2_answers_as_the_authors_does(case):
     """Theirs divides by the noise level at the end, which was left out for the comparison."""
     known = golden("ncsnv2", case)
     module = NCSNv2(
+        code="authors",
         features=known.options["ngf"],
         multipliers=MULTIPLIERS[known.options["network"]],
         centered=known.options["rescaled"],
