@@ -111,6 +111,23 @@ def test_an_answer_does_not_depend_on_the_batch_mates(small):
     np.testing.assert_allclose(apply(x), apply(other), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*SMALL, "fourier"])
+def test_in_bfloat16_it_answers_the_same_to_bfloat16s_precision(name):
+    """Also at c = -4.6, log of σ = 0.01, where 2π W c turns hundreds of times."""
+    module, shape = SMALL.get(name, (None, (8, 8, 1)))
+    if name == "fourier":
+        module = NCSNpp(features=8, multipliers=(1,), blocks=1, attention=(), fourier_scale=16.0)
+    params = init_params(module, jax.random.key(0), shape)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    x = jax.random.normal(jax.random.key(1), shape)
+    full, half = (
+        jax.jit(as_net(module, params, dtype=dtype))(x, -4.6) for dtype in ("float32", "bfloat16")
+    )
+    assert half.dtype == jnp.float32
+    assert 1e-5 < float(jnp.linalg.norm(full - half) / jnp.linalg.norm(full)) < 0.05
+
+
 def test_dropout_follows_its_key_and_is_off_without_one():
     module, shape = SMALL["unet"]
     params = init_params(module, jax.random.key(0), shape)

@@ -14,6 +14,7 @@ from score_jax.types import Array, Key
 
 Params = Any
 
+EXACT = ("frequencies", "phases")  # parameters whose digits become an angle
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # what a network may compute in
 
 
@@ -30,17 +31,18 @@ def as_net(
     label: the example's class, an int32 scalar, for a network that `is_conditional`; None or -1
     says nothing of it.
     dtype: what it computes in, one of DTYPES: parameters and x are cast to it on the way in, y
-    back to x's type on the way out. c, a number in the hundreds perhaps, is not; a network
-    casts what it makes of c.
+    back to x's type on the way out. c, a number in the hundreds perhaps, is not, nor are the
+    frequencies that multiply it (EXACT); a network casts what it makes of c.
     """
     low = DTYPES[dtype]
-    cast = lambda tree: tree if low is None else jax.tree.map(lambda leaf: leaf.astype(low), tree)
-
+    cast = lambda x: x if low is None else x.astype(low)
+    exact = lambda path: path[-1].key in EXACT
+    parts = jax.tree_util.tree_map_with_path(lambda p, w: w if exact(p) else cast(w), params)
     told = {} if label is None else {"label": jnp.asarray(label)[None]}
 
     def net(x, c):
         y = module.apply(
-            {"params": cast(params)},
+            {"params": parts},
             cast(x)[None],
             jnp.asarray(c)[None],
             train=dropout_key is not None,
