@@ -4,7 +4,8 @@ Published: FID 6.36 (4.90 with a larger network).
 Network: 113,673,219 parameters (the paper: 114 M); score_sde's, with attention once a level on the
 way up, has 111,569,923: --config.model.up_attention=level.
 
-Training: 2,400,000 steps, in the paper and in score_sde.
+Training: 2,400,000 steps, in the paper and in score_sde. No mirror images, as in the paper, for
+bedrooms alone.
 
 Data: LSUN bedroom, as a folder of images: --config.data.path=...; here data/bedroom.
 To see real steps on two CPU cores: --config.training.batch_size=8 --config.training.steps=6
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 def get_config():
     return ConfigDict(
         dict(
-            data=dict(name="folder", path="data/bedroom", size=256, centered=True, flip=True),
+            data=dict(name="folder", path="data/bedroom", size=256, centered=True, flip=False),
             process=dict(name="ddpm", beta_min=1e-4, beta_max=0.02, levels=1_000),
             model=dict(
                 name="unet",

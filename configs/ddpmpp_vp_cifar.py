@@ -5,9 +5,9 @@ Network: 61,804,419 parameters.
 
 Training follows the released code: 1,300,000 steps. The EMA has rate 0.9999, which they found best
 for VP; here it warms up, which theirs does not. The paper also corrects (PC):
---config.sampler.name=predictor_corrector with --config.sampler.predictor=ancestral; its
-corrector's factor alpha is a product over the steps in the paper and 1 - beta_i in the code:
---config.sampler.damping=whole or step, the code's.
+--config.sampler.name=predictor_corrector with --config.sampler.predictor=ancestral
+--config.sampler.snr=0.01; its corrector's factor alpha is a product over the steps in the paper
+and 1 - beta_i in the code: --config.sampler.damping=whole or step, the code's.
 
 Data: CIFAR-10 by TFDS, downloaded and prepared on the first run without TensorFlow.
 To see real steps on two CPU cores: --config.training.batch_size=8 --config.training.steps=6

@@ -236,6 +236,7 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "score_jax", "xla")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     experiment = leader_first(lambda: build(config))
+    mode = mode if replay_step is None else "replay"
     if mode != "sample" and not len(experiment.data.examples):
         raise UserError(
             f"config.data.name = {experiment.data.name!r} holds no images: it is for --mode=sample "
@@ -243,7 +244,6 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
         )
     if mode == "train":
         check_divides(experiment.training.batch_size, experiment.training.microbatches)
-    mode = mode if replay_step is None else "replay"
     with open_workdir(workdir, experiment.config, mode, experiment.data):
         print(commands.describe(experiment, workdir), flush=True)
         command = {

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from score_jax.build import Experiment
+from score_jax.errors import UserError
 from score_jax.keys import stream
 from score_jax.parallel import join, over_examples, rounded_up, split
 from score_jax.samplers import base
@@ -44,6 +45,11 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     training examples, which costs what drawing as many samples does.
     """
     sampler, process, data = experiment.sampler, experiment.process, experiment.data
+    if sampler.calibrate is not None and not len(data.examples):
+        raise UserError(
+            f"this sampler is calibrated on the data, and config.data.name = {data.name!r} holds "
+            "none; give the data, or another sampler.variance"
+        )
     batch_size = rounded_up(batch_size)
 
     def key_of(index):

@@ -181,7 +181,7 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
     new = {"config.json": config, "data.json": {"data": fingerprint(data)}}
     changed, fixed, lost = {}, {}, []
-    without_data = _has_none(config) or _has_none(_read_sections(workdir / "config.json"))
+    only_draws, imported = _has_none(config), _is_imported(workdir)
     if (workdir / "starts.jsonl").is_file():
         for name, value in new.items():
             old = _read_sections(workdir / name)
@@ -189,7 +189,9 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
                 lost.append(name)
                 continue
             differences = _differences(old, value)
-            fixed |= {n: pair for n, pair in differences.items() if not _is_free(n, without_data)}
+            fixed |= {
+                n: pair for n, pair in differences.items() if not _is_free(n, only_draws, imported)
+            }
             # A section of which the run's program knew nothing has not changed.
             changed |= {n: pair for n, pair in differences.items() if n.split(".")[0] in old}
         if fixed:
@@ -197,8 +199,8 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
                 f"{workdir} holds another run:\n{_table(fixed)}\n"
                 "Give another --workdir, or the values it was made with."
             )
-        if without_data and mode not in MAKING:  # what they are is still to be said
-            new = {name: value for name, value in new.items() if name in lost}
+        if (only_draws or imported) and mode not in MAKING:
+            new, lost = {}, []  # what the data are is not ours to say, or still to be said
     elif mode not in MAKING:
         raise UserError(
             f"no run in {workdir}: train it first (--mode=train), or give its --workdir"
@@ -249,11 +251,17 @@ def _differences(old, new) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _is_free(name: str, without_data: bool) -> bool:
+def _is_free(name: str, only_draws: bool, imported: bool) -> bool:
     section = name.split(".")[0]
-    if section == "data" and without_data:
+    if section == "data" and (only_draws or imported):
         return name not in SEEN
-    return name not in FIXED and (name in FREE or section in FREE)
+    return (imported or name not in FIXED) and (name in FREE or section in FREE)
+
+
+def _is_imported(workdir: Path) -> bool:
+    """Whether the run's parameters come from elsewhere, and were never trained here."""
+    config, data = (_read_sections(workdir / name) for name in ("config.json", "data.json"))
+    return _has_none(config) and (data is None or data["data"].get("examples") == 0)
 
 
 def _has_none(config: Mapping[str, Any] | None) -> bool:

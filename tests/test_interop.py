@@ -15,10 +15,12 @@ from score_jax import config as configs
 from score_jax.build import build
 from score_jax.interop import score_sde
 from score_jax.interop.__main__ import main
+from score_jax.interop.diffusers import write_folder
 from score_jax.interop.importing import SOURCES, import_weights, without_images
 from score_jax.interop.mapping import shapes
 from score_jax.main import main as launch
 from score_jax.models import UNet
+from score_jax.models.base import init_params
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
 
@@ -164,10 +166,94 @@ def test_a_mistake_gets_one_message_and_leaves_nothing(words, message, capsys):
     assert not Path("run").exists() and not Path("out").exists()
 
 
+@pytest.mark.parametrize("worst", [np.nan, np.inf, 1e300])
+def test_weights_that_are_no_float32_numbers_are_named(worst, capsys):
+    tensors = dict(golden("score_sde_ncsnpp", "fourier_residual").tensors)
+    bad = tensors["all_modules.3.bias"].astype(np.float64)
+    bad[1] = worst
+    np.savez("bad.npz", **tensors | {"all_modules.3.bias": bad})
+    assert imported("--config=ncsnpp.py", file="bad.npz") == 2
+    message = capsys.readouterr().err
+    assert "1 holding NaN or infinity in float32:\n    all_modules.3.bias\n" in message
+    assert not Path("run").exists()
+
+
+ODD = {
+    "ema": [5, {}, {"shadow_params": {}}, {"shadow_params": [1.0]}],
+    "model": [None, [1, 2], {1: np.ones(2)}, {}],
+    "step": ["abc", float("nan"), -5, 2**40, np.ones(2), 1.5],
+}
+
+
+@pytest.mark.parametrize(("part", "value"), [(p, v) for p, values in ODD.items() for v in values])
+def test_an_odd_checkpoint_is_refused_with_one_message(part, value, monkeypatch, capsys):
+    held = {"model": {"all_modules.1.weight": np.ones((2, 2))}, "step": 3, part: value}
+    monkeypatch.setattr(score_sde, "read", lambda path: held)
+    assert imported("--config=ncsnpp.py", file="checkpoint.pth") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "Traceback" not in error
+    assert list(Path().glob("*run*")) == []
+
+
+def test_where_the_disk_is_full_nothing_is_left(monkeypatch, capsys):
+    def full(self, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_make_room", full)
+    assert imported("--config=ncsnpp.py") != 0
+    assert "No space left" in capsys.readouterr().err
+    assert list(Path().glob("*run*")) == []
+
+
+def test_what_no_shape_tells_is_said(capsys):
+    assert imported("--config=ncsnpp.py") == 0
+    said = capsys.readouterr().out
+    assert "model.centered = False" in said and "parameterization.view = 'scaled_score'" in said
+
+
+def test_a_folder_that_says_otherwise_than_the_config_is_heard(flax_state, capsys):
+    module = UNet(features=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, group_size=1)
+    params = init_params(module, jax.random.key(0), (8, 8, 3))
+    told = config_of(dict(UNET)) | dict(
+        process=dict(name="ddpm", beta_min=1e-4, beta_max=0.02, levels=1000),
+        parameterization=dict(view="eps", condition="level"),
+        sampler=dict(name="ancestral", steps=2, grid="ladder", variance="small"),
+    )
+    write_folder(
+        module,
+        params,
+        Path("theirs"),
+        (8, 8, 3),
+        build(told | {"loss": dict(name="denoising", law="ladder")}).config,
+    )
+    assert imported("--config=unet.py", source="diffusers", file="theirs") == 0
+    said = capsys.readouterr().out
+    assert "config.process.name = 've', but the folder says 'ddpm'" in said
+    assert "config.parameterization.view = 'scaled_score', but the folder says 'eps'" in said
+
+
+def test_a_damaged_run_does_not_become_one_without_data(capsys):
+    """Its own data stay its own, whatever is drawn without data meanwhile."""
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    np.savez("images.npz", x=images)
+    np.savez("others.npz", x=images[::-1])
+    config = config_of(UNET) | dict(data=dict(name="array", path="images.npz"))
+    write_config(Path("mine.py"), config)
+    run = ["launch.py", "--config=mine.py", "--workdir=mine"]
+    assert launch(run) == 0
+    blank = ["--mode=sample", "--config.data.name=blank", "--config.data.size=8"]
+    for lost in ("config.json", "data.json"):
+        Path("mine", lost).unlink()
+        assert launch([*run, *blank]) == 0
+        assert not Path("mine", lost).exists()
+        assert launch(run) == 0, capsys.readouterr().err  # which makes it anew
+    assert launch([*run, "--config.data.path=others.npz"]) == 2
+
+
 def test_a_run_is_not_written_over(capsys):
     assert imported("--config=ncsnpp.py") == 0
     assert imported("--config=ncsnpp.py") == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "holds something already" in capsys.readouterr().err
 
 
 @pytest.fixture

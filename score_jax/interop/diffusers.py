@@ -201,7 +201,7 @@ class _Renamed(Mapping):
 def _home(folder):
     """The folder with config.json in it."""
     if (folder / "model_index.json").is_file():
-        parts = [name for name in _read_json(folder / "model_index.json") if name[0] != "_"]
+        parts = [name for name in _read_json(folder / "model_index.json") if name[:1] != "_"]
         others = sorted(set(parts) - {"unet", "scheduler"})
         if others:
             raise UserError(

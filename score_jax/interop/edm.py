@@ -14,7 +14,7 @@ import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.interop.mapping import CONV, DENSE, POINTWISE, SAME, Layout, Rule, Shapes, pieces
-from score_jax.interop.source import Source
+from score_jax.interop.source import Source, named
 from score_jax.interop.tensors import read
 from score_jax.models.adm import ADM
 from score_jax.models.edm2 import EDM2
@@ -28,9 +28,11 @@ KINDS = dict(norm0="norm", conv0="conv", affine="dense", norm1="norm", conv1="co
 
 def source(path: Path) -> Source:
     """The state dict of EDM's or EDM2's network, with or without what preconditions it."""
-    found = read(path)
+    found = named(read(path), path)
     tensors = {re.sub(r"^(model|unet)\.", "", name): found[name] for name in found}
-    if "map_label.bias" in tensors:  # added whatever the class: it may be the next layer's
+    if {"map_label.bias", "map_layer0.weight", "map_layer0.bias"} <= set(
+        tensors
+    ):  # added whatever the class: it may be the next layer's
         shift = tensors["map_layer0.weight"] @ tensors.pop("map_label.bias")
         tensors["map_layer0.bias"] = tensors["map_layer0.bias"] + shift
     return Source({"ema": tensors}, rules, unused=unused)

@@ -6,7 +6,10 @@ Everything is read and checked before anything is written; the workdir's only ch
 takes its name last, as always.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,11 @@ from score_jax.build import Experiment, build
 from score_jax.data import DATASETS
 from score_jax.data.encoding import Encoding
 from score_jax.data.tfds import image_shape
-from score_jax.errors import UserError, unknown
+from score_jax.errors import UserError, shortened, unknown
+from score_jax.files import to_disk
 from score_jax.interop import diffusers, edm, ncsn, score_sde
 from score_jax.interop.mapping import convert, shapes
+from score_jax.interop.source import Source
 from score_jax.models.base import count
 from score_jax.options import choose
 from score_jax.training.checkpoints import Checkpoints
@@ -56,9 +61,9 @@ def import_weights(
         raise unknown("source", source, SOURCES)
     if weights not in SETS:
         raise unknown("--weights", weights, SETS)
-    if (workdir / "checkpoints").exists():
-        raise UserError(f"{workdir} holds a run already; give another --workdir")
-    found = SOURCES[source](path)
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} holds something already; give another --workdir")
+    found = _read(source, path)
     sections = override(ConfigDict(_sections(config, found, path))).to_dict()
     experiment = build(sections | {"data": without_images(sections["data"])})
     module, shape = experiment.module, experiment.data.shape
@@ -74,17 +79,62 @@ def import_weights(
     parts = (ours("model"), ours(chosen)) if both else (ours(chosen), None)
     state = [TrainState(np.int32(found.step), *parts, None)]
     del parts
-    with open_workdir(workdir, experiment.config, "import", experiment.data):
-        with Checkpoints(workdir, experiment.training) as checkpoints:
-            checkpoints.save(state.pop(), [])  # which copies it: ours is no longer needed
-            checkpoints.wait()
+    with _made_whole(workdir) as partial:
+        with open_workdir(partial, experiment.config, "import", experiment.data):
+            with Checkpoints(partial, experiment.training) as checkpoints:
+                checkpoints.save(state.pop(), [])  # which copies it: ours is no longer needed
+                checkpoints.wait()
     print(
         f"{count(module, shape):,} parameters of {experiment.config['model']['name']} from {path}"
         + (f", step {found.step:,}" if found.step else "")
         + (f"; it holds no {weights} weights, these are its {chosen}" * (chosen != weights)),
         flush=True,
     )
+    trusted = {
+        f"{section}.{name}": experiment.config[section][name]
+        for section, names in ON_TRUST.items()
+        for name in names
+        if name in experiment.config[section]
+    }
+    listed = ", ".join(f"{name} = {value!r}" for name, value in trusted.items())
+    print(f"no shape tells these, they are the config's: {listed}", flush=True)
     return experiment
+
+
+# Options that leave no trace in the shapes of the weights.
+ON_TRUST = {
+    "model": ("centered", "rescale", "fir", "embedding", "code"),
+    "process": ("name",),
+    "parameterization": ("view", "condition"),
+}
+
+
+def _read(source, path) -> Source:
+    try:
+        return SOURCES[source](path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a file of another kind does to its reader
+        reason = next(iter(str(error).splitlines()), "")
+        raise UserError(
+            f"{path}: not laid out as a file of {source} is ({type(error).__name__}: "
+            f"{shortened(reason, 200)})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _made_whole(workdir: Path) -> Iterator[Path]:
+    """A folder that becomes workdir when the block ends well, and nothing otherwise."""
+    partial = workdir.with_name(f".{workdir.name}.importing")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    try:
+        yield partial
+        os.replace(partial, workdir)
+        to_disk(workdir.parent)
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir} ({error}); give another --workdir") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sections(config, found, path) -> dict[str, Any]:
@@ -94,7 +144,27 @@ def _sections(config, found, path) -> dict[str, Any]:
     if config is None:
         return found.sections()
     config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return config if found.model is None else config | {"model": dict(found.model)}
+    if "data" not in config:
+        raise UserError("the config lacks the section data")
+    if found.model is None:
+        return config
+    print("the network is the file's, all else the config's", flush=True)
+    _compare(config, found.sections)
+    return config | {"model": dict(found.model)}
+
+
+def _compare(config, sections) -> None:
+    """Says where the config is of another process, or reads the network otherwise."""
+    with contextlib.suppress(UserError):  # a scheduler that we have not
+        told = sections()
+        for section in ("process", "parameterization"):
+            for name, value in told[section].items():
+                given = config.get(section, {}).get(name, value)
+                if given != value:
+                    print(
+                        f"config.{section}.{name} = {given!r}, but the folder says {value!r}",
+                        flush=True,
+                    )
 
 
 def without_images(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,13 +177,13 @@ def without_images(section: Mapping[str, Any]) -> dict[str, Any]:
     encoding = {key: section[key] for key in Encoding._fields if key in section}
     if name == "blank":
         return dict(section)
+    rest = {key: value for key, value in section.items() if key not in encoding}
+    loader, options = choose("data", DATASETS, rest)
     if name == "folder":
-        shape = section["size"], section["size"], section.get("channels", 3)
+        shape = options["size"], options["size"], options["channels"]
     elif name == "tfds":
-        shape = image_shape(section["dataset"], section.get("data_dir"))
+        shape = image_shape(options["dataset"], options["data_dir"])
     else:
-        rest = {key: value for key, value in section.items() if key not in encoding}
-        loader, options = choose("data", DATASETS, rest)
         shape = loader(**options).shape
     if len(shape) != 3 or shape[0] != shape[1]:
         raise UserError(

@@ -96,31 +96,37 @@ def convert(
     """Our parameters, nested, float32, from their tensors.
 
     ignored: tensors of theirs that we can do without. Raises UserError that names every tensor
-    that is missing, left over or of another shape, and every parameter of ours without one.
+    that is missing, left over, of another shape or not finite, and every parameter of ours
+    without one.
     """
     rules = list(rules)
     unmade = sorted(set(parameters) - {rule.ours for rule in rules})
     missing = sorted({rule.theirs for rule in rules} - set(tensors))
     left_over = sorted(set(tensors) - {rule.theirs for rule in rules} - set(ignored))
-    wrong, params = [], {}
+    wrong, bad, params = [], [], {}
     for rule in rules if not missing else ():
-        expected, array = parameters[rule.ours], np.asarray(tensors[rule.theirs])
+        expected, array = parameters[rule.ours], _array(tensors, rule.theirs)
         try:
             ours = rule.layout.to_ours(array)
         except (ValueError, IndexError):  # not even as many axes
             ours = None
-        if ours is None or ours.shape != expected or ours.dtype.kind not in "fV":
+        if ours is None or ours.shape != expected or not jnp.issubdtype(ours.dtype, jnp.floating):
             wrong.append(f"{rule.theirs} {array.dtype} {array.shape}, for {rule.ours} {expected}")
             continue
+        with np.errstate(over="ignore"):
+            ours = np.ascontiguousarray(ours, np.float32)
+        if not np.isfinite(ours).all():
+            bad.append(rule.theirs)
         *folders, leaf = rule.ours.split("/")
         here = params
         for folder in folders:
             here = here.setdefault(folder, {})
-        here[leaf] = np.ascontiguousarray(ours, np.float32)
+        here[leaf] = ours
     problems = (
         ("missing in the file", missing),
         ("left over in the file", left_over),
-        ("of another shape", wrong),
+        ("of another shape or type", wrong),
+        ("holding NaN or infinity in float32", sorted(set(bad))),
         ("parameters that the file says nothing of", unmade if not missing else []),
     )
     if any(names for _, names in problems):
@@ -129,6 +135,14 @@ def convert(
             + "\n".join(_listed(what, names) for what, names in problems if names)
         )
     return params
+
+
+def _array(tensors, name):
+    try:
+        return np.asarray(tensors[name])
+    except Exception as error:  # read only now, or of a type that NumPy has not
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"the tensor {name} cannot be read ({reason[:200]})") from error
 
 
 SHOWN = 20  # names in a list; of hundreds the rest would say no more

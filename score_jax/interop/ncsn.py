@@ -14,7 +14,7 @@ import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.interop.mapping import LEAVES, SAME, Layout, Rule, Shapes, pieces
-from score_jax.interop.source import Source, without_prefix
+from score_jax.interop.source import Source, named, step_of, without_prefix
 from score_jax.interop.tensors import read
 from score_jax.models.ncsnv2 import NCSNv2
 from score_jax.models.refinenet import RefineNet
@@ -169,11 +169,12 @@ def torch_source(path: Path) -> Source:
     """
     found = read(path)
     if "0" not in found:
-        return Source({"model": without_prefix(found, "module.")}, torch_rules, unused=unused)
+        model = without_prefix(named(found, path), "module.")
+        return Source({"model": model}, torch_rules, unused=unused)
     if not isinstance(found["0"], Mapping):
         raise UserError(f"{path}: a list, but not one that begins with the weights of a network")
-    model = without_prefix(found["0"], "module.")  # of DataParallel
+    model = without_prefix(named(found["0"], path), "module.")  # of DataParallel
     sets = {"model": model}
     if "4" in found:
-        sets["ema"] = without_prefix(found["4"], "module.")
-    return Source(sets, torch_rules, int(found.get("3", 0)), unused)
+        sets["ema"] = without_prefix(named(found["4"], path), "module.")
+    return Source(sets, torch_rules, step_of(found.get("3", 0), path), unused)

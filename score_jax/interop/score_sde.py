@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import flax.linen as nn
+import numpy as np
 
 from score_jax.errors import UserError
 from score_jax.interop import ncsn
 from score_jax.interop.mapping import LEAVES, SAME, Layout, Rule, Shapes, calls, pieces
-from score_jax.interop.source import Source, flattened, without_prefix
+from score_jax.interop.source import Source, flattened, named, step_of, without_prefix
 from score_jax.interop.tensors import read
 from score_jax.models.embeddings import FourierFeatures
 from score_jax.models.layers import Attention, Resample, ResidualBlock
@@ -129,26 +130,25 @@ def _joined(between, *parts):
 def torch_source(path: Path) -> Source:
     """A checkpoint_<n>.pth of score_sde_pytorch, or the state dict of its network alone."""
     found = read(path)
-    if "model" not in found:
-        return Source({"model": _state_dict(found)}, torch_rules, unused=unused)
-    model = _state_dict(found["model"])
+    state = found.get("model", found)
+    model = without_prefix(named(state, path), "module.")  # of DataParallel
+    if state is found:
+        return Source({"model": model}, torch_rules, unused=unused)
     sets = {"model": model}
-    if "ema" in found:
-        sets["ema"] = _averaged(path, model, found["ema"]["shadow_params"])
-    return Source(sets, torch_rules, int(found.get("step", 0)), unused)
+    if found.get("ema") is not None:
+        sets["ema"] = _averaged(path, model, found["ema"])
+    return Source(sets, torch_rules, step_of(found.get("step", 0), path), unused)
 
 
-def _state_dict(tensors):
-    return without_prefix(tensors, "module.")  # of DataParallel
-
-
-def _averaged(path, model, shadow):
+def _averaged(path, model, ema):
     """The moving average by name: it is a list of what is trained, in the model's order."""
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    shadow = shadow if isinstance(shadow, list) else []
     trained = [n for n, w in model.items() if n != "sigmas" and not _is_fixed(n, w)]
-    if [model[name].shape for name in trained] != [w.shape for w in shadow]:
+    if [model[name].shape for name in trained] != [np.shape(w) for w in shadow]:
         raise UserError(
             f"{path}: its EMA holds {len(shadow)} tensors that are not the model's {len(trained)} "
-            "trained ones in their order; --weights=model takes the model's own"
+            "trained ones in their order; for the model's own save its state dict alone"
         )
     return dict(model) | dict(zip(trained, shadow))
 
@@ -165,12 +165,11 @@ def flax_source(path: Path) -> Source:
         tree = found
         for key in place:
             tree = tree.get(key, {}) if isinstance(tree, Mapping) else {}
-        if tree:
-            tree = tree.get("params", tree)
-            sets[name] = flattened(tree, "/")
+        if isinstance(tree, Mapping) and tree:
+            sets[name] = flattened(named(tree.get("params", tree), path), "/")
     if not sets:
         raise UserError(
             f"{path}: expected a training state of score_sde with params_ema or optimizer/target, "
             f"got {', '.join(sorted(map(str, found))[:8])}"
         )
-    return Source(sets, flax_rules, int(found.get("step", 0)), unused)
+    return Source(sets, flax_rules, step_of(found.get("step", 0), path), unused)

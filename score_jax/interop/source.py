@@ -1,10 +1,12 @@
 """What an importer makes of a file: whose weights they are, and by which rules they are ours."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from score_jax.errors import UserError, shown
 from score_jax.interop.mapping import Rule
 
 Tensors = Mapping[str, np.ndarray]
@@ -25,6 +27,25 @@ class Source(NamedTuple):
     unused: Callable[..., Iterable[str]] = lambda module, names: ()
     model: Mapping[str, Any] | None = None
     sections: Callable[[], dict[str, Any]] | None = None
+
+
+def step_of(found: Any, path: Path) -> int:
+    """The number of training steps that a checkpoint notes. Raises UserError for what is none."""
+    try:
+        step = int(np.asarray(found).item())
+    except (TypeError, ValueError, OverflowError):
+        step = -1
+    if not 0 <= step < 2**31 or step != np.asarray(found).item():
+        raise UserError(f"{path}: expected a number of training steps, got {shown(found)}")
+    return step
+
+
+def named(found: Any, path: Path) -> Tensors:
+    """The tensors by name that a checkpoint holds. Raises UserError for anything else."""
+    names = found.keys() if isinstance(found, Mapping) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: expected named tensors, got {shown(found)[:200]}")
+    return found
 
 
 def flattened(tree: Mapping[str, Any], between: str, prefix: str = "") -> dict[str, Any]:

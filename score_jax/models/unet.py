@@ -126,6 +126,11 @@ class UNet(nn.Module):
         """Raises UserError unless images of this shape [H, W, C] fit the network."""
         check_unet("unet", self, shape)
         check_heads(self, shape)
+        for name in ("groups", "group_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.epsilon > 0:
+            raise UserError(f"model.epsilon must be positive, got {self.epsilon}")
         if self.up_attention not in UP_ATTENTION:
             raise unknown("model.up_attention", self.up_attention, UP_ATTENTION)
 

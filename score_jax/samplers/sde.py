@@ -139,11 +139,10 @@ def corrected(
         return sampler
     t, s, *rows = sampler.schedule
     at = t if first == "corrector" else s
-    a, _ = on_host(lambda t, s: transition(process, s, t), t, s)
+    after = s if first == "corrector" else np.append(s[1:], 0.0)  # the last: to clean data
+    a, _ = on_host(lambda t, s: transition(process, s, t), at, after)
     if damping == "whole":
         a = on_host(process.alpha, at)
-    elif first == "predictor":
-        a = np.append(a[1:], a[-1:])  # of the step that comes after; there is none after the last
     scale = on_host(process.sigma, at) if corrector == "ald" else 1.0
     steps = 2.0 * (a * snr * scale) ** 2
 
