@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
     """What the file holds, or None where there is none or it is damaged."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from score_jax.data import DATASETS
 from score_jax.data.arrays import array, digits, mnist5k, toy
 from score_jax.data.base import Dataset, checked
+from score_jax.data.blank import blank
 from score_jax.data.encoding import Encoding
 from score_jax.data.folder import folder
 from score_jax.data.order import Order
@@ -65,13 +66,30 @@ EXAMPLES = {
     "mnist5k": lambda path: real_mnist5k(),
     "toy": lambda path: toy(density="three_modes", size=10),
 }
-ELSEWHERE = {"tfds": "test_tfds.py"}
+ELSEWHERE = {"tfds": "test_tfds.py", "blank": "test_data.py"}
 
 
 def test_every_data_set_has_an_example():
     assert set(EXAMPLES) | set(ELSEWHERE) == set(DATASETS)
     for name, file in ELSEWHERE.items():
         assert f"{DATASETS[name].__name__}(" in Path(__file__).with_name(file).read_text()
+
+
+def test_blank_is_a_shape_and_no_images():
+    assert blank(size=12).shape == (12, 12, 3) and len(blank(size=12, channels=1).examples) == 0
+    for options in (dict(size=0), dict(size=10**30), dict(size=8, channels=2)):
+        with pytest.raises(UserError, match="size|channels"):
+            blank(**options)
+
+
+def test_a_folders_images_are_cut_to_the_crop_that_is_asked_for(tmp_path):
+    """The middle 4x4 of 8x8, untouched where the size is the crop's."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = folder(path=str(tmp_path), size=4, crop=4)
+    np.testing.assert_array_equal(found.examples[0], pixels[2:6, 2:6])
+    with pytest.raises(UserError, match="8x8 is smaller than config.data.crop = 9"):
+        folder(path=str(tmp_path), size=4, crop=9)
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))

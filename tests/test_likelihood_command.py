@@ -35,7 +35,8 @@ def toy_config(**options):
 
 def digits_config(centered=True, **options):
     config = tiny_images(**QUICK) | {"likelihood": options}
-    return config | {"data": dict(name="digits", centered=centered)}
+    model = config["model"] | {"centered": centered}
+    return config | {"data": dict(name="digits", centered=centered), "model": model}
 
 
 def launch(folder, config, *options):
