@@ -28,6 +28,13 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_forgotten():
+    """Every compiled program holds pieces of memory, of which a process may map 65,530 (Linux)."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compile():
     """For modules of many small programs, whose time is XLA's compiler: a third less of it."""

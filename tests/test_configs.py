@@ -40,6 +40,13 @@ SMALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def program_forgotten():
+    """A hundred networks' programs at once are more than a process can hold."""
+    yield
+    jax.clear_caches()
+
+
 def named(file):
     return file.stem
 
