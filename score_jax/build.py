@@ -178,9 +178,9 @@ def build(config: Mapping[str, Any]) -> Experiment:
     checks.check_network(module, data, resolved)
     checks.check_batches(data, resolved)
     checks.check_classes(module, data, resolved)
-    checks.check_centered(module, resolved)
     checks.check_learned_variance(module, data, resolved)
     checks.check_decoder(data, resolved)
+    checks.check_centered(module, resolved)
     checks.check_density(data, resolved)
     if not data.is_images:
         checks.check_points(resolved)
