@@ -20,7 +20,7 @@ MODELS = {
     "refinenet": tiny_images()
     | dict(
         data=dict(name="digits", centered=False),
-        model=dict(name="refinenet", features=8, levels=LEVELS),
+        model=dict(name="refinenet", features=16, levels=LEVELS),
         process=dict(name="ncsn", sigma_min=0.05, sigma_max=5.0, levels=LEVELS),
         sampler=dict(name="ancestral", grid="ladder", steps=LEVELS),
     ),
