@@ -12,7 +12,7 @@ from flax.serialization import msgpack_serialize
 from safetensors.numpy import save_file
 
 from score_jax.errors import UserError
-from score_jax.interop.tensors import read
+from score_jax.tensors import read
 
 TENSORS = {
     "stem.weight": np.arange(12, dtype=np.float32).reshape(3, 4),

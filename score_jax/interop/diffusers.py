@@ -38,8 +38,8 @@ from score_jax.interop.mapping import (
     shapes,
 )
 from score_jax.interop.source import Source
-from score_jax.interop.tensors import read
 from score_jax.models.ncsnpp import NCSNpp
+from score_jax.tensors import read
 
 CONFIG, SCHEDULER, WEIGHTS = "config.json", "scheduler_config.json", "diffusion_pytorch_model"
 

@@ -15,10 +15,10 @@ import numpy as np
 from score_jax.errors import UserError
 from score_jax.interop.mapping import CONV, DENSE, POINTWISE, SAME, Layout, Rule, Shapes, pieces
 from score_jax.interop.source import Source, named
-from score_jax.interop.tensors import read
 from score_jax.models.adm import ADM
 from score_jax.models.edm2 import EDM2
 from score_jax.models.ncsnpp import NCSNpp
+from score_jax.tensors import read
 
 UNUSED = r"resample_filter$|^map_augment\.|^logvar_"  # fixed filters; what only training takes
 COSINES_FIRST = Layout(lambda w: np.concatenate(np.split(w.T, 2)[::-1]))

@@ -65,7 +65,7 @@ def import_weights(
         raise UserError(f"{workdir} holds something already; give another --workdir")
     found = _read(source, path)
     sections = override(ConfigDict(_sections(config, found, path))).to_dict()
-    experiment = build(sections | {"data": without_images(sections["data"])})
+    experiment = build(sections | {"data": without_images(sections["data"]), "test": {}})
     module, shape = experiment.module, experiment.data.shape
     parameters = shapes(module, shape)
     rules = list(found.rules(module, shape, parameters))

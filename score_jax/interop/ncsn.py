@@ -15,9 +15,9 @@ import numpy as np
 from score_jax.errors import UserError
 from score_jax.interop.mapping import LEAVES, SAME, Layout, Rule, Shapes, pieces
 from score_jax.interop.source import Source, named, step_of, without_prefix
-from score_jax.interop.tensors import read
 from score_jax.models.ncsnv2 import NCSNv2
 from score_jax.models.refinenet import RefineNet
+from score_jax.tensors import read
 
 PARTS = ("gamma", "alpha", "beta")  # of an instance norm, in the order of their embedding
 ONE_LEVEL = Layout(lambda w: w.reshape(1, -1), lambda w: w[0])

@@ -16,10 +16,10 @@ from score_jax.errors import UserError
 from score_jax.interop import ncsn
 from score_jax.interop.mapping import LEAVES, SAME, Layout, Rule, Shapes, calls, pieces
 from score_jax.interop.source import Source, flattened, named, step_of, without_prefix
-from score_jax.interop.tensors import read
 from score_jax.models.embeddings import FourierFeatures
 from score_jax.models.layers import Attention, Resample, ResidualBlock
 from score_jax.models.ncsnpp import NCSNpp
+from score_jax.tensors import read
 
 NIN = (("W", "kernel", SAME), ("b", "bias", SAME))
 FOURIER = (("W", "frequencies", SAME),)
