@@ -67,19 +67,18 @@ def options_of(factory: Callable) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(factory).parameters.items()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and name not in _MODULE_FIELDS
-        and (parameter.annotation in _PLAIN or _is_compound(parameter.annotation))
+        and _is_plain(parameter.annotation)
     }
 
 
 _PLAIN = (int, float, str, bool)
 
 
-def _is_compound(annotation) -> bool:
-    """tuple[...] of plain types, or a union of plain types and None."""
-    return get_origin(annotation) is tuple or (
-        isinstance(annotation, types.UnionType)
-        and all(a in _PLAIN or a is type(None) for a in get_args(annotation))
-    )
+def _is_plain(annotation) -> bool:
+    """A plain type, tuple[...] of them, or a union of such and None."""
+    if isinstance(annotation, types.UnionType):
+        return all(a is type(None) or _is_plain(a) for a in get_args(annotation))
+    return annotation in _PLAIN or get_origin(annotation) is tuple
 
 
 def _cast(what: str, value: Any, annotation: Any) -> Any:

@@ -35,7 +35,7 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every save
 CHECKSUMS = "checksums.json"  # of every other file of a checkpoint: {name: [bytes, sha256]}
 SAVED = "saved.json"  # the newest step ever saved, so that a checkpoint that is gone is missed
 WRITING, DELETING = ".writing.", ".deleting."
-ITEMS = ("params", "ema", "opt_state")  # of a state; its step is the folder's name
+ITEMS = ("params", "ema", "opt_state", "averages")  # of a state; its step is the folder's name
 
 
 class CannotSave(CannotWrite):
@@ -85,7 +85,7 @@ class Checkpoints:
         items = {
             name: ocp.args.StandardSave(everywhere(part))
             for name, part in parts.items()
-            if part is not None
+            if jax.tree.leaves(part)
         }
         items["pending"] = ocp.args.JsonSave(np.asarray(pending, float).tolist())
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
@@ -252,6 +252,7 @@ class Checkpoints:
         restored = self.writer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
         parts = {name: restored[name] for name in there}
         parts = {"ema": parts["params"], "opt_state": like.opt_state} | parts
+        parts["averages"] = tuple(parts.get("averages", like.averages))
         state = TrainState(np.int32(step), **parts)
         return replicated(state), restored.pending
 

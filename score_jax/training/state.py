@@ -12,22 +12,26 @@ from score_jax.build import Experiment
 from score_jax.keys import stream
 from score_jax.models.base import Params, init_params
 from score_jax.parallel import mean_gradient, replicated
+from score_jax.power_ema import decay as power_decay
+from score_jax.power_ema import exponent
 from score_jax.sections import Training
 from score_jax.times import DRAWS
-from score_jax.types import Array, Key
+from score_jax.types import Array, Key, Scalar
 
 
 class TrainState(NamedTuple):
     """All that a run carries from step to step.
 
-    step: int32, the number of updates made. ema: the moving average of params. There is
-    no random key: a draw's key is folded from the seed, the step and the example's index.
+    step: int32, the number of updates made. ema: the moving average of params. averages: their
+    power-function averages, one for each of training.power_ema. There is no random key: a draw's
+    key is folded from the seed, the step and the example's index.
     """
 
     step: Array
     params: Params
     ema: Params
     opt_state: Any
+    averages: tuple[Params, ...] = ()
 
 
 class Metrics(NamedTuple):
@@ -57,7 +61,8 @@ def create(experiment: Experiment) -> TrainState:
     key = stream(experiment.training.seed, "parameters")
     params = init_params(experiment.module, key, experiment.data.shape)
     opt_state = make_optimizer(experiment.training).init(params)
-    return replicated(TrainState(np.int32(0), params, params, opt_state))
+    averages = (params,) * len(experiment.training.power_ema or ())
+    return replicated(TrainState(np.int32(0), params, params, opt_state, averages))
 
 
 def step_key(options: Training, step: Array) -> Key:
@@ -100,6 +105,11 @@ def make_gradient(experiment: Experiment) -> Callable[..., tuple[Array, Any]]:
     return gradient
 
 
+def averaged(average: Params, params: Params, decay: Scalar) -> Params:
+    """decay average + (1 - decay) params."""
+    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
+
+
 def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metrics]]:
     """update(state, (examples, labels, positions)) -> (state, metrics), on a device's share.
 
@@ -108,6 +118,7 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
     """
     options, gradient = experiment.training, make_gradient(experiment)
     optimizer = make_optimizer(options)
+    gammas = [exponent(sigma_rel) for sigma_rel in options.power_ema or ()]
     settle = getattr(experiment.module, "normalized", lambda params: params)  # EDM2's
 
     def update(state, batch):
@@ -120,9 +131,11 @@ def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metri
 
         n = state.step.astype(jnp.float32)
         decay = jnp.minimum(options.ema, (1.0 + n) / (10.0 + n))
-        ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema, params)
+        ema = averaged(state.ema, params, decay)
+        betas = [power_decay(gamma, state.step + 1) for gamma in gammas]
+        averages = [averaged(old, params, beta) for old, beta in zip(state.averages, betas)]
 
-        new = TrainState(state.step + 1, params, ema, opt_state)
+        new = TrainState(state.step + 1, params, ema, opt_state, tuple(averages))
         if options.non_finite == "skip":
             good = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
             kept = state._replace(step=new.step)
