@@ -6,7 +6,7 @@
 No other file knows both the names in a config and the things they stand for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -47,15 +47,20 @@ SECTIONS = (
     "training",
     "evaluation",
     "likelihood",
+    "test",
 )
-OPTIONAL = ("likelihood",)  # sections that a config may leave out: every option has a default
+OPTIONAL = ("likelihood", "test")  # sections that a config may leave out
 
 
 class Experiment(NamedTuple):
-    """All that one config names, built and checked. `config` is the resolved config."""
+    """All that one config names, built and checked. `config` is the resolved config.
+
+    test: data that are not trained on, or None.
+    """
 
     config: dict[str, Any]
     data: Dataset
+    test: Dataset | None
     encoding: Encoding
     process: GaussianProcess
     module: nn.Module
@@ -68,6 +73,10 @@ class Experiment(NamedTuple):
     training: Training
     evaluation: Evaluation
     likelihood: Likelihood
+
+    def on_test(self) -> "Experiment":
+        """The same with the test data in the place of the data, where there are any."""
+        return self if self.test is None else self._replace(data=self.test)
 
     def net(
         self, params: Params, *, label: Array | None = None, dropout_key: Key | None = None
@@ -84,6 +93,11 @@ class Experiment(NamedTuple):
         """[N] int32: the classes of these examples of the data, -1 where they have none."""
         labels = self.data.labels
         return np.full(indices.shape, -1, np.int32) if labels is None else labels[indices]
+
+    def examples_at(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(indices int32 [N], their classes [N], examples [N, ...]) of the data."""
+        indices = np.asarray(list(indices), np.int32)
+        return indices, self.labels_of(indices), self.data.examples[indices]
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """[N] int32: the classes of the samples with these indices, as the evaluation asks.
@@ -108,6 +122,7 @@ class Experiment(NamedTuple):
 
 FAMILIES = {
     "data": (DATASETS, Encoding),
+    "test": (DATASETS, None),
     "process": (PROCESSES, None),
     "model": (MODELS, Computing),
     "loss": (LOSSES, Drawing),
@@ -178,6 +193,13 @@ def build(config: Mapping[str, Any]) -> Experiment:
     checks.check_network(module, data, resolved)
     checks.check_batches(data, resolved)
     checks.check_classes(module, data, resolved)
+    if len(data.examples) and sections["test"]:
+        mine = {name: resolved["data"][name] for name in sections["data"]}
+        sections["test"] = checks.test_section(mine, sections["test"])
+        test = make("test", DATASETS)
+        checks.check_test(module, data, test, resolved)
+    else:
+        test = None
     checks.check_learned_variance(module, data, resolved)
     checks.check_decoder(data, resolved)
     checks.check_centered(module, resolved)
@@ -188,6 +210,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     return Experiment(
         config=resolved,
         data=data,
+        test=test,
         encoding=encoding,
         process=process,
         module=module,

@@ -148,6 +148,28 @@ def check_classes(module: nn.Module, data: Dataset, config: dict) -> None:
         )
 
 
+def test_section(data: dict, test: dict) -> dict:
+    """The options of the test data: those of the data, but for what `test` says."""
+    same = test.get("name", data["name"]) == data["name"]
+    section = (data if same else {}) | test
+    if section == data:
+        raise UserError(
+            "config.test names the data that are trained on; give what is different about it, "
+            "such as config.test.split = 'test', or leave the section out"
+        )
+    return section
+
+
+def check_test(module: nn.Module, data: Dataset, test: Dataset, config: dict) -> None:
+    """The test data are like the data, and there are some."""
+    if test.shape != data.shape or not len(test.examples):
+        raise UserError(
+            f"config.test: {len(test.examples)} examples of shape {test.shape} of {test.name}, but "
+            f"the data {data.name} are of shape {data.shape}; they must agree"
+        )
+    check_classes(module, test, config)
+
+
 def check_centered(module: nn.Module, config: dict) -> None:
     """A network that makes [0, 1] to [-1, 1] itself must know which of them it gets."""
     theirs, ours = getattr(module, "centered", None), config["data"]["centered"]
@@ -167,8 +189,9 @@ def check_batches(data: Dataset, config: dict) -> None:
         size * calls * example,
         "take fewer at a time",
     )
-    samples = config["evaluation"]["samples"]
-    check_memory(f"config.evaluation.samples = {samples}", samples * example, "draw fewer")
+    samples, number = config["evaluation"]["samples"], 1 if data.is_images else 4
+    size = samples * number * math.prod(data.shape)
+    check_memory(f"config.evaluation.samples = {samples}", 2 * size, "draw fewer")
 
 
 def check_learned_variance(module: nn.Module, data: Dataset, config: dict) -> None:

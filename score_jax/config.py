@@ -101,6 +101,9 @@ def override(
             for old in sorted(set(options) - {"name"} - kept):
                 print(f"config.{section}.{old} = {options[old]!r} is not for {value}: left out")
                 del options[old]
+            if section == "data" and config.get("test"):
+                print(f"config.test = {dict(config.test)} is of other data: left out")
+                config.test = {}
         options[option] = value
 
 

@@ -35,6 +35,26 @@ def over_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda shared, *examples: mapped(shared, examples)
 
 
+def in_batches(fn: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
+    """fn(shared, *example) -> result, over N examples on the host, batch_size of them at a time.
+
+    apply(shared, *columns, progress) takes arrays [N, ...] and gives NumPy arrays [N, ...]; the
+    last batch is padded, so that one program serves all. progress is told the share done.
+    """
+    together, size = over_examples(fn), rounded_up(batch_size)
+
+    def apply(shared, *columns, progress=lambda fraction: None):
+        n, found = len(columns[0]), []
+        for begin in range(0, n, size):
+            rows = np.resize(np.arange(begin, min(begin + size, n)), size)
+            result = together(shared, *(split(column[rows]) for column in columns))
+            found.append(jax.tree.map(join, result))
+            progress(min(1.0, (begin + size) / n))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
+
+    return apply
+
+
 def mean_gradient(
     loss: Callable[..., Array], microbatches: int = 1
 ) -> Callable[..., tuple[Array, Any]]:

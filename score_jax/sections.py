@@ -9,7 +9,9 @@ from typing import Any
 
 from score_jax.errors import UserError, shown, unknown
 from score_jax.likelihood import TRACES
+from score_jax.losses.variational import TRAINED
 from score_jax.models.base import DTYPES
+from score_jax.power_ema import exponent
 from score_jax.times import DRAWS
 
 
@@ -27,6 +29,10 @@ class Training:
     accelerators; convolutions within them are slow on a CPU.) non_finite: what is done where a
     loss or its gradient is infinite or not a number: "stop" the run, or "skip" the update and
     count it (a hundred in a row stop the run all the same).
+    power_ema: relative lengths, such as (0.05, 0.1), of averages kept besides (`power_ema`), of
+    which a snapshot goes to workdir/averages every snapshot_every steps (None: checkpoint_every);
+    evaluation.ema then asks for an average of any length. Two lengths and twenty snapshots or
+    more are wanted; each length costs the memory of the parameters.
     log_every, sample_every, checkpoint_every: in steps. keep: the newest checkpoints
     kept; keep_every: besides, every checkpoint at a multiple of it is kept for good.
     """
@@ -41,6 +47,8 @@ class Training:
     beta2: float = 0.999
     adam_eps: float = 1e-8
     ema: float = 0.999
+    power_ema: tuple[float, ...] | None = None
+    snapshot_every: int | None = None
     steps_per_call: int = 1
     microbatches: int = 1
     non_finite: str = "stop"
@@ -51,7 +59,7 @@ class Training:
     keep_every: int | None = None
 
     def __post_init__(self):
-        every = ("log_every", "sample_every", "checkpoint_every")
+        every = ("log_every", "sample_every", "checkpoint_every", "snapshot_every")
         counts = ("steps", "batch_size", "steps_per_call", "microbatches", "keep", "keep_every")
         for name in (*counts, *every):
             _require(self, name, lambda value: value is None or value >= 1, "at least 1")
@@ -68,63 +76,99 @@ class Training:
         per_call = self.steps_per_call
         for name in ("steps", *every):
             expected = f"a multiple of training.steps_per_call = {per_call}"
-            _require(self, name, lambda value: value % per_call == 0, expected)
+            _require(self, name, lambda value: value is None or value % per_call == 0, expected)
+        for sigma_rel in self.power_ema or ():
+            exponent(sigma_rel)
+        if self.snapshot_every is not None and not self.power_ema:
+            raise UserError(
+                f"config.training.snapshot_every = {self.snapshot_every} is how often averages "
+                "are kept, and training.power_ema names none; give it, such as (0.05, 0.1)"
+            )
+
+
+FEATURES = ("classifier", "inception", "none")
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The options of config.evaluation.
 
-    samples: how many are drawn after training and judged. batch_size: how many at a time.
-    seed: of the draws; sample i depends on (seed, i) alone. label: the class of all samples of a
-    network that is told classes, -1 for none; or each class in turn. features: what they are
-    compared by: "classifier" (a small network trained on the data's labels) or "none"
-    (the numbers themselves).
+    samples: how many are drawn after training and judged: 50,000 in most published figures.
+    allow_fewer: that fewer than these are meant, which --mode=evaluate wants to be said.
+    batch_size: how many at a time. seed: of the draws; sample i depends on (seed, i) alone.
+    label: the class of all samples of a network that is told classes, -1 for none; or each class
+    in turn. ema: the relative length of the parameters' average that is sampled and measured,
+    made of training.power_ema's snapshots; None for the average of training.ema.
+    features: what samples are compared by: "classifier" (a small network trained on the data's
+    labels), "inception" (FID's, from the file `inception` or where the message says), "none" (the
+    numbers themselves), or a Python file of yours with features(images) (see
+    `evaluation.features`). reference: a .npz of the real data's features, as
+    `python -m score_jax.evaluation.reference` writes it or others publish it; None to make it
+    from the data. png: the samples are written as PNG files, too.
     """
 
-    samples: int = 1_000
+    samples: int = 50_000
+    allow_fewer: bool = False
     batch_size: int = 500
     seed: int = 0
     label: int | None = None
+    ema: float | None = None
     features: str = "classifier"
+    inception: str | None = None
+    reference: str | None = None
+    png: bool = False
 
     def __post_init__(self):
         for name in ("samples", "batch_size"):
             _require(self, name, lambda value: value >= 1, "at least 1")
             _require(self, name, _is_counted, "less than 2^31")
         _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
-        if self.features not in ("classifier", "none"):
-            raise unknown("evaluation.features", self.features, ("classifier", "none"))
+        if self.ema is not None:
+            exponent(self.ema)
+        if self.features not in FEATURES and not self.features.endswith(".py"):
+            raise unknown("evaluation.features", self.features, (*FEATURES, "<a file>.py"))
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The options of config.likelihood, for --mode=likelihood.
+    """The options of config.likelihood, for --mode=likelihood, of the test data where config.test
+    names some, else of the data.
 
-    examples: the first so many of the data, or all if there are fewer. batch_size: how many at
-    a time. seed: of the dequantization and the probes; example i depends on (seed, i) alone.
+    by: "ode", the probability flow, or "bound", the variational bound (of a ladder).
+    examples: the first so many, None for all. batch_size: how many at a time. seed: of all
+    draws; example i depends on (seed, i) alone. repeats: how often each example is measured, with
+    fresh draws (dequantization and probes, or the bound's noise).
     trace: how the flow's divergence is found: "exact", or by `probes` random probes of the law
     "rademacher" or "gaussian". rtol, atol: the solver's tolerances. end: the time, nearly
     clean, whose density is measured; None for a ladder's first level or, without a ladder,
     1e-3, since most processes have no density at t = 0.
+    variance: of the bound's reverse steps: "small", "large" or "learned"; None for what the
+    network has learned, where it has, else "small".
     """
 
-    examples: int = 1_000
+    by: str = "ode"
+    examples: int | None = None
     batch_size: int = 100
     seed: int = 0
+    repeats: int = 1
     trace: str = "rademacher"
     probes: int = 1
     rtol: float = 1e-5
     atol: float = 1e-5
     end: float | None = None
+    variance: str | None = None
 
     def __post_init__(self):
-        for name in ("examples", "batch_size", "probes"):
-            _require(self, name, lambda value: value >= 1, "at least 1")
+        for name in ("examples", "batch_size", "repeats", "probes"):
+            _require(self, name, lambda value: value is None or value >= 1, "at least 1")
             _require(self, name, _is_counted, "less than 2^31")
         _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+        if self.by not in ("ode", "bound"):
+            raise unknown("config.likelihood.by", self.by, ("ode", "bound"))
         if self.trace not in TRACES:
             raise unknown("config.likelihood.trace", self.trace, TRACES)
+        if self.variance not in (None, *TRAINED):
+            raise unknown("config.likelihood.variance", self.variance, TRAINED)
         _require(self, "rtol", lambda value: value >= 0, "at least 0")
         _require(self, "atol", lambda value: value > 0, "positive")
         _require(self, "end", lambda value: value is None or 0 <= value < 1, "in [0, 1)")

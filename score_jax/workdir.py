@@ -6,11 +6,15 @@
     metrics.jsonl   one line every training.log_every steps
     tensorboard/    the same, and the sample grids, for TensorBoard
     checkpoints/    see training/checkpoints.py
-    samples/        grids drawn during and after training
+    averages/       snapshots of training.power_ema, see training/averages.py
+    held_out.jsonl  the loss on the test data, a line every training.sample_every steps
+    samples/        grids drawn during and after training; trajectories; nearest neighbors
     pieces/         what a stopped sample, evaluate or likelihood has done so far
     samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0; samples.json: how made
-    evaluation.json what --mode=evaluate measured; classifier.npz: whose features it compared
-    likelihood.json what --mode=likelihood measured
+    evaluation.json what --mode=evaluate measured; reference.npz, classifier.npz: what it
+                    compared with, and by whose features
+    likelihood.json what --mode=likelihood measured; bound.json: by the variational bound
+    report.html     all of this, to be looked at
     replay_step_<step>.json  what --replay_step found
 
 This module writes the first three; the others know their own.
@@ -49,12 +53,13 @@ FREE = (
     "sampler",
     "evaluation",
     "likelihood",
+    "test",
     "training",
     "model.dtype",
     "model.remat",
     *PLACES,
 )
-FIXED = ("training.seed", "training.batch_size", "training.steps_per_call")
+FIXED = ("training.seed", "training.batch_size", "training.steps_per_call", "training.power_ema")
 SEEN = ("data.centered", "data.shape")  # what data the network takes, were there any
 
 MAKING = ("train", "import")  # the modes that make a run

