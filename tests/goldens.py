@@ -42,6 +42,14 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def he(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """`fill` for a deep network of max(0, .): signals keep their size, variances are positive."""
+    values = fill(name, shape)
+    if len(shape) > 1:
+        return np.float32(np.sqrt(2.0)) * values
+    return np.exp(3.0 * values) if name.endswith("running_var") else values
+
+
 @functools.cache
 def _file(family: str) -> dict[str, np.ndarray]:
     with np.load(FOLDER / f"{family}.npz", allow_pickle=False) as file:
