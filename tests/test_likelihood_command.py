@@ -125,8 +125,8 @@ def test_an_example_s_number_depends_on_the_seed_and_on_it_alone():
     mates = make_likelihood(experiment)(params, [3, 19, 11, 0, 6, 2, 5])
     assert mates.evaluations[2] == all_of_them.evaluations[11]
     assert mates.log_prob[2] == all_of_them.log_prob[11]
-    assert all_of_them.log_prob.shape == (20,) and all_of_them.log_prob.dtype == np.float64
-    assert len(set(all_of_them.log_prob.round(5))) == 20
+    assert all_of_them.log_prob.shape == (20, 1) and all_of_them.log_prob.dtype == np.float64
+    assert len(set(all_of_them.log_prob.round(5).ravel())) == 20
     other = build(toy_config(batch_size=7, seed=1))
     assert np.any(make_likelihood(other)(params, range(7)).log_prob != all_of_them.log_prob[:7])
 

@@ -1,5 +1,5 @@
-"""--mode=likelihood: how many bits a gray level of the data costs under the model (nats for
-points), by the probability flow."""
+"""--mode=likelihood by the probability flow: how many bits a gray level of the test data costs
+under the model (nats for points)."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,12 @@ import numpy as np
 
 from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.evaluation.spread import standard_errors
 from score_jax.hosts import leads
 from score_jax.keys import stream
 from score_jax.likelihood import Likelihood, bits_per_dim, log_likelihood
 from score_jax.models.base import Params
-from score_jax.parallel import join, over_examples, rounded_up, split
+from score_jax.parallel import in_batches
 from score_jax.pieces import drop, in_pieces
 from score_jax.probability_flow import flow_times
 from score_jax.workdir import write_json
@@ -28,9 +29,16 @@ def check(experiment: Experiment) -> None:
     if hasattr(experiment.module, "levels"):
         raise UserError(
             f"config.model.name = {experiment.config['model']['name']!r} has parameters for each "
-            "noise level and knows nothing between them, where the probability flow needs it"
+            "noise level and knows nothing between them, where the probability flow needs it; "
+            "--config.likelihood.by=bound asks at the levels only"
         )
     flow_times(experiment.process, _end(experiment), 1.0)
+
+
+def examples(experiment: Experiment) -> int:
+    """How many examples are measured."""
+    n = len(experiment.on_test().data.examples)
+    return min(experiment.likelihood.examples or n, n)
 
 
 def evaluate(
@@ -40,43 +48,52 @@ def evaluate(
     workdir: Path,
     progress: Callable[[float], Any] = lambda fraction: None,
 ) -> dict[str, Any]:
-    """Measures the first likelihood.examples of the data, or all; writes workdir/likelihood.json.
+    """Measures the first likelihood.examples of the test data, or all; writes likelihood.json.
 
     A batch at a time, each kept until all are done, on every host (see `pieces`).
 
     bits_per_dim (images) or nats_per_dim (points): -log p at the time likelihood.end, a
-    dimension, and its standard error over the examples, the estimator's included. Images are
-    made continuous by one draw of uniform noise each, (p + u)/256, whatever the training saw.
-    Raises UserError if the solver gives up on an example, since a mean of the rest would
-    flatter the model.
+    dimension, and its standard error over the examples, the estimator's included; which part of
+    that is whose, as far as likelihood.repeats and probes tell, in standard_error_of. Images are
+    made continuous by uniform noise, (p + u)/256, drawn anew at each repeat, whatever the
+    training saw. Raises UserError if the solver gives up on an example, since a mean of the rest
+    would flatter the model.
     """
-    n = min(experiment.likelihood.examples, len(experiment.data.examples))
-    made = made | experiment.config["likelihood"] | {"end": _end(experiment)}
-    identity = {name: value for name, value in made.items() if name != "examples"}
+    n, options = examples(experiment), experiment.likelihood
+    data = experiment.on_test().data
+    made = made | experiment.config["likelihood"] | {"end": _end(experiment), "data": data.name}
+    identity = {name: value for name, value in made.items() if name not in ("examples", "variance")}
     likelihood = make_likelihood(experiment)
     make = lambda indices, tell: likelihood(params, indices, tell)._asdict()
-    size = experiment.likelihood.batch_size
+    size = options.batch_size
     pieces = in_pieces(workdir, "likelihood", identity, n, size, make, progress)
-    result = Likelihood(**pieces)
-    unsolved = int((~np.isfinite(result.log_prob)).sum())
+    result = Likelihood(**pieces)  # [n, repeats] each
+    unsolved = int((~np.isfinite(result.log_prob)).any(1).sum())
     if unsolved:
         raise UserError(
             f"the probability flow could not be followed for {unsolved} of {n} examples; "
             "use larger config.likelihood.rtol and atol, or a later config.likelihood.end"
         )
-    dimensions = math.prod(experiment.data.shape)
-    if experiment.data.is_images:
-        unit = "bits_per_dim"
+    dimensions = math.prod(data.shape)
+    if data.is_images:
+        unit, per_nat = "bits_per_dim", 1.0 / (dimensions * math.log(2.0))
         width = (1.0 - experiment.encoding.low) / 256.0
         values = bits_per_dim(result.log_prob, dimensions, width)
     else:
-        unit, values = "nats_per_dim", -result.log_prob / dimensions
+        unit, per_nat = "nats_per_dim", 1.0 / dimensions
+        values = -result.log_prob * per_nat
+    # One probe cannot tell its own error; the exact trace has none.
+    known = options.trace == "exact" or options.probes > 1
+    probes = result.standard_error * per_nat if known else None
+    total, parts = standard_errors(values, probes)
     found = {
         unit: float(values.mean()),
-        "standard_error": float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        "standard_error": total,
+        "standard_error_of": parts if data.is_images else parts | {"dequantization": 0.0},
         "examples": n,
+        "data": data.name,
         "dimensions": dimensions,
-        "network_evaluations_per_example": float(result.evaluations.mean()),
+        "network_evaluations_per_example": float(result.evaluations.sum(1).mean()),
         "made": made,
     }
     if leads():
@@ -86,7 +103,7 @@ def evaluate(
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result in three lines for the terminal."""
+    """The result in a few lines for the terminal."""
     made = result["made"]
     unit = "bits_per_dim" if "bits_per_dim" in result else "nats_per_dim"
     error = result["standard_error"]
@@ -94,11 +111,13 @@ def report(result: dict[str, Any]) -> str:
     trace = f"{made['trace']} trace" + (
         "" if made["trace"] == "exact" else f", {made['probes']} probe{'s' * (made['probes'] > 1)}"
     )
+    whose = ", ".join(f"{e:.2g} {of}" for of, e in result["standard_error_of"].items() if e)
+    whose = f"; of that error: {whose}" if whose else ""
     return "\n".join(
         [
-            f"negative log-likelihood of {result['examples']:,} examples of the data",
+            f"negative log-likelihood of {result['examples']:,} examples of {result['data']}",
             f"  {result[unit]:.3f}{spread} {unit.replace('_', ' ')}, {result['dimensions']} "
-            f"dimensions, at t = {made['end']:.6g}",
+            f"dimensions, at t = {made['end']:.6g}{whose}",
             f"  {result['network_evaluations_per_example']:.1f} network evaluations each, {trace}, "
             f"rtol = {made['rtol']:g}, atol = {made['atol']:g}",
         ]
@@ -106,18 +125,19 @@ def report(result: dict[str, Any]) -> str:
 
 
 def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
-    """likelihood(params, indices, progress) -> Likelihood of the examples with these indices.
+    """likelihood(params, indices, progress) -> Likelihood of the test examples with these indices.
 
-    float64 [N] on the host. Example i depends on likelihood.seed and on i alone. progress is
-    told the share of the work done.
+    float64 [N, repeats] on the host. Example i depends on likelihood.seed and on i alone. progress
+    is told the share of the work done.
     """
+    experiment = experiment.on_test()
     options, process, data = experiment.likelihood, experiment.process, experiment.data
     encoding = experiment.encoding._replace(flip=False, dequantize=True)
     end = _end(experiment)
 
-    def one(params, index, label, x):
+    def one(params, repeat, index, label, x):
         key = jax.random.fold_in(stream(options.seed, "likelihood"), index)
-        noise_key, probe_key = jax.random.split(key)
+        noise_key, probe_key = jax.random.split(jax.random.fold_in(key, repeat))
         return log_likelihood(
             probe_key,
             process,
@@ -130,23 +150,22 @@ def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
             probes=options.probes,
         )
 
-    together = over_examples(one)
-    batch_size = rounded_up(min(options.batch_size, len(data.examples)))
+    together = in_batches(one, min(options.batch_size, len(data.examples)))
 
     def likelihood(params, indices, progress=lambda fraction: None):
-        indices = np.asarray(list(indices), np.int32)
-        found = []
-        for begin in range(0, len(indices), batch_size):
-            index = np.resize(indices[begin : begin + batch_size], batch_size)
-            batch = index, experiment.labels_of(index), data.examples[index]
-            result = together(params, *map(split, batch))
-            found.append(jax.tree.map(join, result))
-            progress(min(1.0, (begin + batch_size) / len(indices)))
-        return jax.tree.map(
-            lambda *parts: np.concatenate(parts).astype(np.float64)[: len(indices)], *found
-        )
+        batch, turns = experiment.examples_at(indices), range(options.repeats)
+        found = [
+            together(params, np.full_like(batch[0], r), *batch, progress=share(progress, r, turns))
+            for r in turns
+        ]
+        return jax.tree.map(lambda *r: np.stack(r, axis=1).astype(np.float64), *found)
 
     return likelihood
+
+
+def share(progress: Callable[[float], Any], turn: int, turns: range) -> Callable[[float], Any]:
+    """Tells progress of the whole what is told of one turn."""
+    return lambda fraction: progress((turn + fraction) / len(turns))
 
 
 def _end(experiment: Experiment) -> float:
