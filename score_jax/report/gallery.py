@@ -1,0 +1,148 @@
+"""Pictures: sample grids, samples on their way, samples beside their nearest training examples."""
+
+import statistics
+
+from score_jax import plotting
+from score_jax.report.markup import Markup, figure, join, tag
+from score_jax.report.measures import parameters, to_fill
+from score_jax.report.read import Picture, Run
+from score_jax.report.values import count, mapping, number, numbers, written
+
+
+def grids(run: Run) -> Markup:
+    """The final samples, and those drawn in training in order of their steps."""
+    final = run.pictures.get("final")
+    if final is None and not run.grids:
+        return to_fill(run, "sample", "No samples were drawn yet")
+    return join(
+        _final(run, final) if final else to_fill(run, "sample", "No final samples were drawn yet"),
+        _over_training(run) if run.grids else None,
+    )
+
+
+def image(picture: Picture, alt: str) -> Markup:
+    """An <img> that holds the PNG's own bytes."""
+    height, width = picture.pixels.shape[:2]
+    return tag("img", src=picture.uri, alt=alt, width=width, height=height)
+
+
+def _shape(run):
+    """The data's shape, () where it is not known."""
+    shape = mapping(run.json["data"].get("data")).get("shape")
+    whole = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    return tuple(shape) if whole else ()
+
+
+def _content(run, picture):
+    """What a picture of `plotting.picture` shows, in words."""
+    shape = _shape(run)
+    if len(shape) == 3:
+        n = plotting.images_in(picture.pixels, shape)
+        return f"{n} samples" if n else "samples"
+    if len(shape) == 1:
+        return f"data (left) and samples (right), at most {plotting.MOST_POINTS:,} points of each"
+    return "samples"
+
+
+def _final(run, picture):
+    made = run.json["samples"]
+    content = _content(run, picture)
+    sampler, calls = (
+        mapping(made.get("sampler")),
+        number(made.get("network_evaluations_per_sample")),
+    )
+    parts = [f"Final: {content}"]
+    if number(made.get("samples")) is not None:
+        parts.append(f", of the {count(made['samples'])} that were drawn")
+    if "name" in sampler:
+        parts.append(f" by {sampler['name']}")
+    if calls is not None:
+        parts.append(f" with {written(calls)} network evaluations each")
+    caption = "".join(parts) + ". " + parameters({"made": made})
+    return figure(image(picture, f"Final: {content}"), caption.strip())
+
+
+def _over_training(run):
+    thumbnails = [
+        figure(image(picture, f"Step {step:,}: {_content(run, picture)}"), f"step {step:,}")
+        for step, picture in run.grids
+    ]
+    shown = f"{len(run.grids)} of {run.grids_made} grids are shown"
+    if len(run.grids) == run.grids_made:
+        shown = f"{run.grids_made} grid{'s' * (run.grids_made > 1)}"
+    same = {_content(run, picture) for _, picture in run.grids}
+    content = f"Each shows {same.pop()}. " if len(same) == 1 else ""
+    return join(
+        tag("h3", "Over training"),
+        tag("div", thumbnails, class_="thumbnails"),
+        tag("p", f"{shown}, in the order of their steps. {content}", class_="caption"),
+    )
+
+
+def trajectories(run: Run) -> Markup | None:
+    """Samples under way; None where they were not drawn."""
+    picture = run.pictures.get("trajectory")
+    if picture is None:
+        return None
+    found = run.json["samples/trajectory"]
+    times, levels = (
+        [value for value in numbers(found.get(key)) if value is not None]
+        for key in ("times", "logsnr")
+    )
+    content = f"{count(found['samples'])} samples" if "samples" in found else "Samples"
+    parts = [
+        f"{content} under way, two lines each: above x_t, scaled to be seen, below E[x_0 | x_t], "
+        "what the network takes the clean data to be."
+    ]
+    if times:
+        span = f"t = {written(times[0])} to {written(times[-1])}"
+        span += f", log SNR {written(levels[0])} to {written(levels[-1])}" if levels else ""
+        parts.append(f"{len(times)} columns of falling noise, left to right: {span}.")
+    parts.append(parameters(found))
+    return figure(image(picture, f"{content} on their way from noise to data"), " ".join(parts))
+
+
+def neighbors(run: Run) -> Markup | None:
+    """Samples beside their nearest training examples; None where they were not looked for."""
+    picture = run.pictures.get("neighbors")
+    if picture is None:
+        return None
+    found = run.json["samples/neighbors"]
+    k = number(found.get("neighbors"))
+    content = f"{count(found['samples'])} samples" if "samples" in found else "samples"
+    nearest = "its nearest training example"
+    if k and k > 1:
+        nearest = f"its {count(k)} nearest training examples"
+    chosen = f", of {count(found['of'])} those that are nearest to any," if "of" in found else ","
+    parts = [f"{content}{chosen} each (left) beside {nearest}."]
+    if "features" in found:
+        parts.append(f"Compared by: {found['features']}.")
+    distances = found.get("distances")
+    rows = map(numbers, distances if isinstance(distances, list) else ())
+    first = sorted(row[0] for row in rows if row and row[0] is not None)
+    if first:
+        parts.append(
+            f"Distances to the nearest: {written(first[0])} to {written(first[-1])}, median "
+            f"{written(statistics.median(first))}."
+        )
+    parts.append(_beside_test(mapping(run.json["evaluation"].get("memorization"))))
+    parts.append(
+        "How to read it: a sample that is the same picture as its neighbor, in every detail, was "
+        "probably memorized; one that is only of the same kind was not copied from it. It looks "
+        "at these samples and this distance alone: that nothing stands out here is no proof."
+    )
+    return figure(image(picture, f"{content} beside {nearest}"), " ".join(filter(None, parts)))
+
+
+def _beside_test(found):
+    """The samples' distances beside those of test examples, where evaluation measured both."""
+    ours, theirs = (
+        number(found.get(key)) for key in ("median_distance", "median_distance_of_test")
+    )
+    if ours is None or theirs is None:
+        return None
+    return (
+        f"The median over {count(found.get('samples'))} samples is {written(ours)}; of test "
+        f"examples, which cannot have been memorized, it is {written(theirs)}: much smaller "
+        "distances than theirs speak of copies."
+    )
