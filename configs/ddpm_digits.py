@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 def get_config():
     return ConfigDict(
         dict(
-            data=dict(name="digits", centered=True),
+            data=dict(name="digits", split="train", centered=True),
             process=dict(name="ddpm", beta_min=1e-4, beta_max=0.02, levels=1_000),
             model=dict(
                 name="unet",
@@ -35,6 +35,7 @@ def get_config():
                 sample_every=500,
                 checkpoint_every=500,
             ),
-            evaluation=dict(samples=1_797, batch_size=600),
+            evaluation=dict(samples=1_437, batch_size=720, allow_fewer=True),
+            test=dict(split="test"),
         )
     )

@@ -29,7 +29,8 @@ def get_config():
                 sample_every=5_000,
                 checkpoint_every=5_000,
             ),
-            evaluation=dict(samples=5_000, batch_size=5_000, features="none"),
+            evaluation=dict(samples=5_000, batch_size=5_000, features="none", allow_fewer=True),
+            test=dict(seed=1),
             likelihood=dict(examples=1_000, batch_size=1_000, trace="exact"),
         )
     )

@@ -17,7 +17,7 @@ LEVELS = 14
 def get_config():
     return ConfigDict(
         dict(
-            data=dict(name="digits", centered=False),
+            data=dict(name="digits", split="train", centered=False),
             process=dict(name="ncsn", sigma_min=0.03, sigma_max=2.0, levels=LEVELS),
             model=dict(name="refinenet", features=16, levels=LEVELS),
             parameterization=dict(view="eps", condition="level"),
@@ -44,6 +44,7 @@ def get_config():
                 sample_every=700,
                 checkpoint_every=350,
             ),
-            evaluation=dict(samples=1_797, batch_size=600),
+            evaluation=dict(samples=1_437, batch_size=720, allow_fewer=True),
+            test=dict(split="test"),
         )
     )

@@ -34,6 +34,7 @@ def get_config():
                 sample_every=2_500,
                 checkpoint_every=2_500,
             ),
-            evaluation=dict(samples=5_000, batch_size=5_000, features="none"),
+            evaluation=dict(samples=5_000, batch_size=5_000, features="none", allow_fewer=True),
+            test=dict(seed=1),
         )
     )

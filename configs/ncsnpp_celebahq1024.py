@@ -73,6 +73,6 @@ def get_config():
                 checkpoint_every=5_000,
                 keep_every=50_000,
             ),
-            evaluation=dict(samples=64, batch_size=1),
+            evaluation=dict(samples=64, batch_size=1, features="inception"),
         )
     )

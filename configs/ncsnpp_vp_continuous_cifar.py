@@ -48,7 +48,8 @@ def get_config():
                 checkpoint_every=5_000,
                 keep_every=50_000,
             ),
-            evaluation=dict(samples=10_000, batch_size=500),
+            evaluation=dict(samples=50_000, batch_size=500, features="inception"),
+            test=dict(split="test"),
             likelihood=dict(examples=10_000, end=1e-5),
         )
     )

@@ -55,6 +55,7 @@ def get_config():
                 checkpoint_every=5_000,
                 keep_every=50_000,
             ),
-            evaluation=dict(samples=10_000, batch_size=500),
+            evaluation=dict(samples=50_000, batch_size=500, features="inception"),
+            test=dict(split="test"),
         )
     )

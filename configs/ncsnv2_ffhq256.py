@@ -54,6 +54,6 @@ def get_config():
                 keep_every=50_000,
                 adam_eps=1e-3,
             ),
-            evaluation=dict(samples=10_000, batch_size=64),
+            evaluation=dict(samples=10_000, batch_size=64, features="inception"),
         )
     )

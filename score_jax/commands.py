@@ -1,26 +1,32 @@
-"""train, sample, evaluate, likelihood, replay: each a function of an experiment and its workdir."""
+"""The modes of the launcher: each a function of an experiment and its workdir."""
 
 import contextlib
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from score_jax import plotting
+from score_jax import pictures, plotting
 from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.evaluation import bound as bounds
 from score_jax.evaluation import evaluate as evaluation
 from score_jax.evaluation import likelihood as likelihoods
+from score_jax.evaluation.features import make_extractor
+from score_jax.evaluation.reference import make_reference
 from score_jax.files import whole
-from score_jax.hosts import from_leader, leads, on_leader
-from score_jax.models.base import count, is_conditional
+from score_jax.hosts import from_leader, leads
+from score_jax.models.base import Params, count, is_conditional
 from score_jax.pieces import drop, in_pieces
+from score_jax.report.page import write_report
 from score_jax.sampling import make_draw
 from score_jax.training import loop
 from score_jax.training import replay as replays
+from score_jax.training.averages import average
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
 from score_jax.workdir import locked, read_json, write_json
@@ -52,44 +58,86 @@ def train(experiment: Experiment, workdir: Path) -> None:
 
 
 def sample(experiment: Experiment, workdir: Path) -> None:
-    """Draws evaluation.samples from the newest checkpoint: samples.npz and a grid."""
-    samples, made = _draw(experiment, workdir, anew=True)
-    if not leads():
-        return
-    shown = samples[: loop.GRID] if experiment.data.is_images else samples
-    picture = plotting.picture(shown, experiment.data.examples)
-    path = workdir / "samples" / "final.png"
-    path.parent.mkdir(exist_ok=True)
-    plotting.save(picture, path)
-    print(
-        f"{len(samples):,} samples, {made['network_evaluations_per_sample']:,.6g} network "
-        f"evaluations each: {workdir / 'samples.npz'}\na picture: {path}",
-        flush=True,
-    )
+    """Draws evaluation.samples from the newest checkpoint: samples.npz, a grid, the report."""
+    params, made = newest(experiment, workdir)
+    samples, made = _draw(experiment, workdir, params, made, anew=True)
+    if leads():
+        picture = pictures.grid(experiment, samples, workdir)
+        print(
+            f"{len(samples):,} samples, {made['network_evaluations_per_sample']:,.6g} network "
+            f"evaluations each: {workdir / 'samples.npz'}\na picture: {picture}",
+            flush=True,
+        )
+    pictures.under_way(experiment, params, made, workdir)
+    _report(workdir)
 
 
 def evaluate(experiment: Experiment, workdir: Path) -> None:
     """Measures samples of the newest checkpoint, drawn now unless they are there already."""
     evaluation.check(experiment)
-    samples, made = _draw(experiment, workdir, anew=False)
-    result = on_leader(lambda: evaluation.evaluate(experiment, samples, made, workdir))
+    params, made = newest(experiment, workdir)
+    samples, made = _draw(experiment, workdir, params, made, anew=False)
+    with _bar("measuring", 100, "%") as bar:
+
+        def progress(what, fraction):
+            bar.set_description(f"measuring {what}")
+            bar.update(int(100 * fraction) - bar.n)
+
+        result = evaluation.evaluate(experiment, params, samples, made, workdir, progress)
+    if leads():
+        pictures.grid(experiment, samples, workdir)
+        if result["memorization"] is not None:
+            pictures.neighbors(experiment, samples, result["memorization"], workdir)
     print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)
+    pictures.under_way(experiment, params, made, workdir)
+    _report(workdir)
 
 
 def likelihood(experiment: Experiment, workdir: Path) -> None:
-    """Measures the data's log-likelihood under the newest checkpoint: likelihood.json."""
-    likelihoods.check(experiment)
-    state = _newest(experiment, workdir)
-    total = min(experiment.likelihood.examples, len(experiment.data.examples))
+    """Measures the test data's log-likelihood, or its bound, under the newest checkpoint."""
+    module = {"ode": likelihoods, "bound": bounds}[experiment.likelihood.by]
+    module.check(experiment)
+    params, made = newest(experiment, workdir)
+    total = likelihoods.examples(experiment)
     with _bar("likelihood", total, " examples") as bar:
-        result = likelihoods.evaluate(
-            experiment,
-            state.ema,
-            _identity(experiment, state),
-            workdir,
-            lambda fraction: bar.update(int(fraction * total) - bar.n),
+        tell = lambda fraction: bar.update(int(fraction * total) - bar.n)
+        result = module.evaluate(experiment, params, made, workdir, tell)
+    path = workdir / {"ode": "likelihood.json", "bound": "bound.json"}[experiment.likelihood.by]
+    print(f"{module.report(result)}\nwritten to {path}", flush=True)
+    _report(workdir)
+
+
+def report(experiment: Experiment, workdir: Path) -> None:
+    """Writes report.html of what the workdir holds now; trajectories of the newest checkpoint."""
+    with contextlib.suppress(NoCheckpoint):
+        params, made = newest(experiment, workdir)
+        pictures.under_way(experiment, params, _how(experiment, made), workdir)
+    _report(workdir)
+
+
+def reference(experiment: Experiment) -> None:
+    """Writes the features of the data to the file config.evaluation.reference."""
+    name, options = experiment.evaluation.reference, experiment.evaluation
+    if name is None or not name.endswith(".npz"):
+        raise UserError(
+            "--mode=reference writes a .npz: say where, --config.evaluation.reference=<file>.npz"
         )
-    print(f"{likelihoods.report(result)}\nwritten to {workdir / 'likelihood.json'}", flush=True)
+    if options.features == "classifier":
+        raise UserError(
+            "a classifier is trained in every workdir anew, so its features are of no use "
+            "elsewhere; --mode=reference is for --config.evaluation.features=inception, none or a "
+            "Python file of yours"
+        )
+    path, n = Path(name), len(experiment.data.examples)
+    extractor = make_extractor(experiment, path.parent)
+    with _bar("features", n, " examples") as bar:
+        tell = lambda fraction: bar.update(int(fraction * n) - bar.n)
+        found = make_reference(experiment, extractor, path, tell)
+    print(
+        f"{path}: {found.moments.count:,} examples of {experiment.data.name}, "
+        f"{len(found.moments.mean):,} features of {extractor.name}",
+        flush=True,
+    )
 
 
 def replay(experiment: Experiment, workdir: Path, step: int) -> None:
@@ -102,26 +150,32 @@ def replay(experiment: Experiment, workdir: Path, step: int) -> None:
     print(f"{replays.report(result)}\nwritten to {path}", flush=True)
 
 
-def _newest(experiment, workdir):
-    """The newest checkpoint's state."""
+class NoCheckpoint(UserError):
+    """There is nothing to be sampled or measured yet."""
+
+
+def newest(experiment: Experiment, workdir: Path) -> tuple[Params, dict[str, Any]]:
+    """The newest checkpoint's parameters, as they are sampled and measured, and which they are."""
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         checkpoints.check_none_is_lost()
         if checkpoints.newest() is None:
-            raise UserError(
+            raise NoCheckpoint(
                 f"no checkpoint in {workdir / 'checkpoints'}: train first (--mode=train), "
                 "or give the --workdir of a run that was"
             )
-        return checkpoints.restore(like=create(experiment))[0]
-
-
-def _identity(experiment, state):
-    """Which parameters a result is of, and how they were computed with."""
-    return {
+        state = checkpoints.restore(like=create(experiment))[0]
+    params, ema = state.ema, experiment.training.ema
+    if experiment.evaluation.ema is not None:
+        like = jax.device_get(state.params)
+        params, ema = average(workdir, int(state.step), experiment.evaluation.ema, like=like)
+    made = {
         "step": int(state.step),
         "parameters": "ema",
-        "parameters_sha256": _digest(state.ema),
+        "ema": ema,
+        "parameters_sha256": _digest(params),
         "dtype": experiment.dtype,
     }
+    return params, made
 
 
 def _bar(what, total, unit):
@@ -135,19 +189,23 @@ def _bar(what, total, unit):
     )
 
 
-def _draw(experiment, workdir, *, anew):
-    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made.
-
-    What was drawn before a stop is not drawn again.
-    """
+def _how(experiment, made):
+    """How samples are made of these parameters."""
     options = experiment.evaluation
-    state = _newest(experiment, workdir)
-    made = _identity(experiment, state) | {
+    return made | {
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,
         "label": options.label,
     }
+
+
+def _draw(experiment, workdir, params, made, *, anew):
+    """(samples, how they were made), drawn and kept; or, unless anew, found to be there so made.
+
+    What was drawn before a stop is not drawn again.
+    """
+    options, made = experiment.evaluation, _how(experiment, made)
     if not anew and from_leader(_are_there(workdir, made)):
         with np.load(workdir / "samples.npz", allow_pickle=False) as file:
             return file["arr_0"], read_json(workdir / "samples.json")
@@ -157,7 +215,7 @@ def _draw(experiment, workdir, *, anew):
     draw = make_draw(experiment, size)
 
     def make(indices, tell):
-        drawn = draw(state.ema, indices, tell)
+        drawn = draw(params, indices, tell)
         if drawn is None:
             return None
         bad = len(drawn.finite) - np.sum(drawn.finite)
@@ -185,8 +243,15 @@ def _draw(experiment, workdir, *, anew):
         with whole(workdir / "samples.npz") as partial:
             np.savez(partial, arr_0=found["samples"], **_labels(experiment))
         write_json(workdir / "samples.json", made)
+        if options.png and experiment.data.is_images:
+            plotting.save_all(found["samples"], workdir / "samples" / "png")
     drop(workdir, "samples", identity)
     return found["samples"], made
+
+
+def _report(workdir):
+    if leads():
+        print(f"a report: {write_report(workdir)}", flush=True)
 
 
 def _labels(experiment):

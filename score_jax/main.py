@@ -30,7 +30,7 @@ THE_MACHINE_S = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EIO EPIPE ESTALE EMFILE".split()
 }
-MODES = ("train", "sample", "evaluate", "likelihood")
+MODES = ("train", "sample", "evaluate", "likelihood", "report", "reference")
 
 
 class Command(NamedTuple):
@@ -120,9 +120,10 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def configured(config: Any, overrides: list[str]) -> Any:
     """The config, a ConfigDict, with what `split_overrides` found set in it."""
-    if "likelihood" not in config:  # the section that a config may leave out
-        with config.unlocked():
-            config["likelihood"] = {}
+    with config.unlocked():
+        for section in ("likelihood", "test"):  # that a config may leave out
+            if section not in config:
+                config[section] = {}
     given = [word.split("=", 1) for word in overrides]
     for name, text in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
         configs.override(config, name, text, _known_options)
@@ -237,13 +238,16 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
     jax.config.update("jax_compilation_cache_dir", str(cache))
     experiment = leader_first(lambda: build(config))
     mode = mode if replay_step is None else "replay"
-    if mode != "sample" and not len(experiment.data.examples):
+    if mode not in ("sample", "report") and not len(experiment.data.examples):
         raise UserError(
             f"config.data.name = {experiment.data.name!r} holds no images: it is for --mode=sample "
             f"only; give the data to {mode} with"
         )
     if mode == "train":
         check_divides(experiment.training.batch_size, experiment.training.microbatches)
+    if mode == "reference":  # of data, whatever run they are for
+        commands.reference(experiment)
+        return
     with open_workdir(workdir, experiment.config, mode, experiment.data):
         print(commands.describe(experiment, workdir), flush=True)
         command = {
@@ -251,6 +255,7 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
             "sample": commands.sample,
             "evaluate": commands.evaluate,
             "likelihood": commands.likelihood,
+            "report": commands.report,
             "replay": lambda *run: commands.replay(*run, replay_step),
         }
         command[mode](experiment, workdir)

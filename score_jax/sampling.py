@@ -7,7 +7,8 @@ Sample i depends on the evaluation's seed and on i alone.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,8 +16,11 @@ import numpy as np
 from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.keys import stream
-from score_jax.parallel import join, over_examples, rounded_up, split
+from score_jax.models.base import Params
+from score_jax.parallel import in_batches, join, over_examples, rounded_up, split
+from score_jax.predictions import PredictFn
 from score_jax.samplers import base
+from score_jax.types import Array, Key
 from score_jax.variances import eps_errors
 
 PIECES = 50  # a batch's loop is cut into at most so many calls, for progress and for stopping
@@ -34,6 +38,16 @@ class Drawn(NamedTuple):
     finite: np.ndarray
 
 
+def sample_key(experiment: Experiment, index: Array) -> Key:
+    """The key of all draws of the sample with this index."""
+    return jax.random.fold_in(stream(experiment.evaluation.seed, "samples"), index)
+
+
+def predict_of(experiment: Experiment, params: Params, label: Array) -> PredictFn:
+    """What the network says of a sample of this class."""
+    return experiment.sampling_predict(experiment.net(params, label=label))
+
+
 def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | None]:
     """draw(params, indices, progress) -> the samples with these indices.
 
@@ -45,24 +59,9 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     training examples, which costs what drawing as many samples does.
     """
     sampler, process, data = experiment.sampler, experiment.process, experiment.data
-    if sampler.calibrate is not None and not len(data.examples):
-        raise UserError(
-            f"this sampler is calibrated on the data, and config.data.name = {data.name!r} holds "
-            "none; give the data, or another sampler.variance"
-        )
     batch_size = rounded_up(batch_size)
 
-    def key_of(index):
-        return jax.random.fold_in(stream(experiment.evaluation.seed, "samples"), index)
-
-    def predict(params, label):
-        return experiment.sampling_predict(experiment.net(params, label=label))
-
-    def errors(params, index, label, x):
-        key = jax.random.fold_in(stream(experiment.evaluation.seed, "calibration"), index)
-        encode_key, noise_key = jax.random.split(key)
-        x_0 = experiment.encoding.encode(encode_key, x)
-        return eps_errors(noise_key, process, predict(params, label), x_0, sampler.schedule[0])
+    key_of, predict = partial(sample_key, experiment), partial(predict_of, experiment)
 
     def start(shared, index):
         return base.start(key_of(index), process, sampler, data.shape)
@@ -75,25 +74,9 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     def finish(params, label, run):
         return base.finish(sampler, predict(params, label), run)
 
-    errors, start, advance, finish = map(over_examples, (errors, start, advance, finish))
+    start, advance, finish = map(over_examples, (start, advance, finish))
     pieces = np.linspace(0, sampler.steps, max(1, min(PIECES, sampler.steps)) + 1).astype(np.int32)
-
-    def calibrate(params, progress):
-        """The sampler's schedule for these parameters; None where progress asks to stop."""
-        if sampler.calibrate is None or sampler.steps == 0:
-            return sampler.schedule
-        rng, n = np.random.default_rng(experiment.evaluation.seed), len(data.examples)
-        chosen = np.sort(rng.permutation(n)[:CALIBRATION]).astype(np.int32)
-        found = []
-        for b in range(0, len(chosen), batch_size):
-            index = np.resize(chosen[b : b + batch_size], batch_size)
-            batch = index, experiment.labels_of(index), data.examples[index]
-            found.append(join(errors(params, *map(split, batch))))
-            if progress(0.0) is False:
-                return None
-        found = np.concatenate(found)[: len(chosen)]
-        return sampler.calibrate(found.mean(0, dtype=np.float64)).schedule
-
+    calibrate = make_calibrate(experiment, batch_size)
     calibrated = None, None  # the last parameters, and the schedule for them
 
     def draw(params, indices, progress=lambda fraction: None):
@@ -104,7 +87,6 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
         if schedule is None:
             calibrated = None, None
             return None
-        schedule = tuple(np.asarray(c, np.float32) for c in schedule)
         indices = np.asarray(list(indices), np.int32)
         batches = -(-len(indices) // batch_size)
         samples, evaluations = [], []
@@ -126,3 +108,43 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
         return Drawn(samples, evaluations, finite)
 
     return draw
+
+
+def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any]:
+    """calibrate(params, progress) -> the sampler's schedule for these parameters, in float32.
+
+    That of any parameters, of a sampler that needs no calibration. None where progress answers
+    False. Raises UserError where there are no data to calibrate on.
+    """
+    sampler, process, data = experiment.sampler, experiment.process, experiment.data
+    rounded = lambda schedule: tuple(np.asarray(c, np.float32) for c in schedule)
+    if sampler.calibrate is None or sampler.steps == 0:
+        return lambda params, progress: rounded(sampler.schedule)
+    if not len(data.examples):
+        raise UserError(
+            f"this sampler is calibrated on the data, and config.data.name = {data.name!r} holds "
+            "none; give the data, or another sampler.variance"
+        )
+
+    def errors(params, index, label, x):
+        key = jax.random.fold_in(stream(experiment.evaluation.seed, "calibration"), index)
+        encode_key, noise_key = jax.random.split(key)
+        x_0 = experiment.encoding.encode(encode_key, x)
+        predict = predict_of(experiment, params, label)
+        return eps_errors(noise_key, process, predict, x_0, sampler.schedule[0])
+
+    size = rounded_up(batch_size)
+    errors = in_batches(errors, size)
+
+    def calibrate(params, progress):
+        rng, n = np.random.default_rng(experiment.evaluation.seed), len(data.examples)
+        chosen = np.sort(rng.permutation(n)[:CALIBRATION])
+        found = []
+        for begin in range(0, len(chosen), size):
+            found.append(errors(params, *experiment.examples_at(chosen[begin : begin + size])))
+            if progress(0.0) is False:
+                return None
+        found = np.concatenate(found)
+        return rounded(sampler.calibrate(found.mean(0, dtype=np.float64)).schedule)
+
+    return calibrate

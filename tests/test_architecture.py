@@ -16,14 +16,15 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
-    ("hosts", "keys", "limits", "odes", "signals"),
-    ("densities", "processes", "plotting", "options"),
+    ("hosts", "keys", "limits", "odes", "power_ema", "signals"),
+    ("densities", "metrics", "processes", "plotting", "options", "tensors"),
     ("predictions", "times"),
     ("probability_flow", "variances"),
     ("losses", "samplers", "likelihood", "models", "data", "config"),
     ("checks", "sections"),
     ("build", "parallel", "workdir"),
-    ("pieces", "sampling", "training", "evaluation"),
+    ("held_out", "pictures", "pieces", "sampling", "trajectories"),
+    ("training", "evaluation", "report"),
     ("commands", "interop", "main"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -32,9 +33,9 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 NEIGHBORS = {
     "odes": {"limits"},
     "workdir": {"parallel"},
-    "training": {"sampling"},
     "variances": {"predictions"},
-    "evaluation": {"pieces"},
+    "trajectories": {"sampling"},
+    "pictures": {"trajectories"},
     "main": {"commands"},
     "interop": {"main"},
 }
@@ -131,7 +132,7 @@ def test_no_other_framework_is_imported(package):
 
 
 def test_torch_is_imported_to_read_its_files_and_for_nothing_else():
-    assert importers("torch") == {"score_jax/interop/tensors.py"}
+    assert importers("torch") == {"score_jax/tensors.py"}
 
 
 def test_matplotlib_is_imported_in_one_file():

@@ -70,6 +70,7 @@ def small(file, folder):
     np.savez(folder / "x.npz", x=images, y=np.arange(10))
     kept = ("centered", "flip", "dequantize")
     encoding = {name: config.data[name] for name in kept if name in config.data}
+    config.test = {}
     config.data = {"name": "array", "path": str(folder / "x.npz"), **encoding}
     with config.ignore_type():
         config.model.update(SMALL[config.model.name])

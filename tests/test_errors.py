@@ -40,7 +40,7 @@ def get_config():
             loss=dict(name="denoising", view="score", weight="sigma2", reduction="half_sum"),
             sampler=dict(name="ancestral", steps=3),
             training=dict(steps=2, batch_size=8),
-            evaluation=dict(samples=20, batch_size=4, features="none"),
+            evaluation=dict(samples=20, batch_size=4, features="none", allow_fewer=True),
         )
     )
 """

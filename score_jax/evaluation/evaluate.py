@@ -1,114 +1,243 @@
-"""--mode=evaluate: the distance of samples to real data, beside what it is for noise and for
-real data against itself."""
+"""--mode=evaluate: samples beside real data, by a protocol that is written down with them."""
 
-import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from score_jax import held_out
 from score_jax.build import Experiment
 from score_jax.errors import UserError
-from score_jax.evaluation.features import FEATURES, classifier_features, train_classifier
-from score_jax.evaluation.metrics import frechet_distance
-from score_jax.files import whole
+from score_jax.evaluation import memorization
+from score_jax.evaluation.features import (
+    Extractor,
+    Features,
+    as_arrays,
+    check_features,
+    from_arrays,
+    make_extractor,
+    rows,
+)
+from score_jax.evaluation.measure import compare
+from score_jax.evaluation.reference import Reference, make_reference, read_reference
+from score_jax.hosts import from_leader, leads
+from score_jax.metrics.frechet import moments
+from score_jax.models.base import Params
+from score_jax.pieces import drop, in_pieces
 from score_jax.workdir import write_json
 
-ENOUGH = 10  # examples a feature: with fewer the covariance is mostly noise
+PUBLISHED = 50_000  # samples that figures are published with
+PIECE = 500  # images at a time
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError for an experiment that cannot be evaluated, before it is sampled."""
-    classifier = experiment.evaluation.features == "classifier"
-    dimensions = FEATURES if classifier else math.prod(experiment.data.shape)
-    least = ENOUGH * dimensions
-    for what, n in (
-        ("config.evaluation.samples", experiment.evaluation.samples),
-        (f"the number of examples of {experiment.data.name}", len(experiment.data.examples)),
-    ):
-        if n < least:
-            raise UserError(
-                f"{what} = {n} is too few to compare {dimensions} features, whose covariance "
-                f"would be mostly noise; at least {least} are needed"
-            )
-    if classifier and experiment.data.labels is None:
+    """Raises UserError for an evaluation that cannot be, or is not meant, before it begins."""
+    options = experiment.evaluation
+    if options.samples < PUBLISHED and not options.allow_fewer:
         raise UserError(
-            f"{experiment.data.name} has no labels to train a classifier on; "
-            "use --config.evaluation.features=none"
+            f"config.evaluation.samples = {options.samples:,} is fewer than the {PUBLISHED:,} that "
+            "figures are published with, and they depend on the number; draw as many, or say that "
+            "fewer are meant: --config.evaluation.allow_fewer=True"
         )
+    if options.samples < 2:
+        raise UserError("config.evaluation.samples = 1: nothing can be said of a single sample")
+    check_features(experiment)
 
 
-def evaluate(experiment: Experiment, samples: np.ndarray, made: dict, workdir: Path) -> dict:
+def evaluate(
+    experiment: Experiment,
+    params: Params,
+    samples: np.ndarray,
+    made: dict[str, Any],
+    workdir: Path,
+    progress: Callable[[str, float], Any] = lambda what, fraction: None,
+) -> dict[str, Any]:
     """Measures samples, writes workdir/evaluation.json and returns what it holds.
 
-    The Fréchet distance of the samples to as many real examples; of noise to them (uniform
-    bytes, or draws of the prior for points); of one half of the real data to the other; and,
-    since the distance of finite sets is biased upwards, the more the smaller they are, of as
-    many samples as a half holds to a half: the fair comparison with the third.
+    metrics: all samples against all real data, or against config.evaluation.reference.
+    same_number: the figures of m samples, of m real examples and of m of noise (uniform bytes, or
+    draws of the prior for points) against m other real examples, m half of those whose features
+    the reference keeps or all samples: figures of finite sets depend on their number, so these
+    compare with each other. held_out: the loss on the test data, all of them. Features are made
+    in pieces that are kept until all is done, on every host; progress is told what is done.
     """
-    real, rng = experiment.data.examples, np.random.default_rng(experiment.evaluation.seed)
-    shuffled = rng.permutation(len(real))
-    noise = _noise(experiment, rng, len(samples))
-    name, features = _features(experiment, workdir)
-
-    f_real, f_samples = features(real[np.sort(shuffled[: len(samples)])]), features(samples)
-    first, second = (features(real[np.sort(half)]) for half in np.array_split(shuffled, 2))
-    result = {
-        "features": name,
-        "samples": len(samples),
-        "real": len(f_real),
-        "frechet_distance": frechet_distance(f_samples, f_real),
-        "frechet_distance_of_noise": frechet_distance(features(noise), f_real),
-        "frechet_distance_of_two_halves_of_the_data": frechet_distance(first, second),
-        "frechet_distance_to_half_of_the_data": frechet_distance(f_samples[: len(second)], second),
-        "examples_in_a_half": len(second),
-        "made": made,
-    }
-    write_json(workdir / "evaluation.json", result)
+    extractor = make_extractor(experiment, workdir)
+    reference = reference_of(experiment, extractor, workdir, part_of(progress, "real data"))
+    seen = _features_of(samples, extractor, made, workdir, part_of(progress, "samples"))
+    progress("figures", 0.0)
+    line = _held_out(experiment, params)
+    result = None
+    if leads():
+        real = None if reference.some is None else reference.some.values
+        found = compare(seen, real, reference.moments, kind=extractor.kind)
+        result = {
+            "features": {
+                "kind": extractor.kind,
+                "name": extractor.name,
+                "dimensions": seen.values.shape[1],
+                "sha256": next((v for k, v in extractor.identity.items() if "sha256" in k), None),
+            },
+            "reference": {
+                "data": reference.settings["data"],
+                "examples": reference.moments.count or None,
+                "file": experiment.evaluation.reference,
+                "sha256": reference.settings["sha256"],
+            },
+            "samples": len(samples),
+            "metrics": found.metrics,
+            "same_number": _same_number(experiment, extractor, reference, seen),
+            "left_out": found.left_out,
+            "memorization": None,
+            "held_out": line,
+            "protocol": _protocol(experiment),
+            "made": made,
+        }
+        if experiment.data.is_images and len(experiment.data.examples):
+            figures, shown = memorization.compare(samples, experiment.data, experiment.test)
+            result["memorization"] = figures | {
+                "shown": shown[0].tolist(),
+                "neighbors": shown[1].indices.tolist(),
+                "distances": shown[1].distances.tolist(),
+            }
+        write_json(workdir / "evaluation.json", result)
+    result = from_leader(result)
+    drop(workdir, "features", _identity(extractor, made))
     return result
 
 
-def report(result: dict) -> str:
-    """The result as a small table for the terminal."""
-    halves = result["frechet_distance_of_two_halves_of_the_data"]
-    half = result["examples_in_a_half"]
-    rows = [
-        (f"{result['samples']} samples against {result['real']} real",
-         result["frechet_distance"]),
-        ("noise against real", result["frechet_distance_of_noise"]),
-        (f"real against real, halves of {half}", halves),
-        (f"{half} samples against a half", result["frechet_distance_to_half_of_the_data"]),
-    ]  # fmt: skip
-    lines = [f"Fréchet distance in {result['features']}"]
-    lines += [f"  {name:42s} {value:10.3f}   {value / halves:8.2f} x" for name, value in rows]
+def report(result: dict[str, Any]) -> str:
+    """The result as a table for the terminal."""
+    same = result["same_number"]
+    against = result["reference"]["examples"]
+    lines = [
+        f"{result['samples']:,} samples against "
+        + (f"{against:,} of " if against else "")
+        + f"{result['reference']['data']}, in {result['features']['name']}"
+    ]
+    head = ["", f"{result['samples']:,} samples"]
+    columns = [result["metrics"]]
+    if same is not None:
+        n = f"{same['examples']:,}"
+        head += [f"{n} samples", f"{n} real", f"{n} noise"]
+        columns += [same[f"{who}_against_real"] for who in ("samples", "real", "noise")]
+    rows = [head] + [
+        [name, *(_shown(column.get(name)) for column in columns)] for name in result["metrics"]
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))
+        lines.append("  " + "  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    if same is not None:
+        lines.append(f"  (the columns of {same['examples']:,} compare with each other)")
+    for name, why in result["left_out"].items():
+        lines.append(f"  {name}: left out, {why}")
+    memory = result["memorization"]
+    if memory is not None:
+        apart = memory["median_distance_of_test"]
+        beside = "" if apart is None else f", of test examples {apart:.1f}"
+        lines.append(
+            f"  median distance to the nearest training example, in gray levels: "
+            f"{memory['median_distance']:.1f}{beside}; exact copies: {memory['copies']}"
+        )
     return "\n".join(lines)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """What a .npz holds; None where it is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except Exception:  # NumPy, zipfile and zlib raise a dozen kinds
+def part_of(progress: Callable[[str, float], Any], what: str) -> Callable[[float], Any]:
+    """progress for one part of the work."""
+    return lambda fraction: progress(what, fraction)
+
+
+def reference_of(
+    experiment: Experiment,
+    extractor: Extractor,
+    workdir: Path,
+    progress: Callable[[float], Any] = lambda fraction: None,
+) -> Reference:
+    """What samples are compared with: config.evaluation.reference, or the data's, made once."""
+    path = experiment.evaluation.reference
+    if path is not None:
+        return read_reference(Path(path), extractor)
+    return make_reference(experiment, extractor, workdir / "reference.npz", progress)
+
+
+def _identity(extractor: Extractor, made: dict[str, Any]) -> dict[str, Any]:
+    return {"made": made, "extractor": extractor.identity}
+
+
+def _features_of(samples, extractor, made, workdir, progress) -> Features:
+    def make(indices, tell):
+        return as_arrays(extractor.extract(samples[indices.start : indices.stop]))
+
+    identity = _identity(extractor, made)
+    found = in_pieces(workdir, "features", identity, len(samples), PIECE, make, progress)
+    return from_arrays(found)
+
+
+def same_number(
+    experiment: Experiment, extractor: Extractor, reference: Reference, n: int
+) -> tuple[int, dict[str, Features]]:
+    """(m, what to compare with the reference's first m features beside m <= n samples).
+
+    m: half of those features at most. real_against_real: m other real ones. noise_against_real:
+    m of noise. Nothing where m < 2.
+    """
+    real = reference.some
+    m = 0 if real is None else min(n, len(real.values) // 2)
+    if m < 2:
+        return m, {}
+    noise = extractor.extract(_noise(experiment, m))
+    return m, {"real_against_real": rows(real, m, 2 * m), "noise_against_real": noise}
+
+
+def _same_number(experiment, extractor, reference, seen) -> dict[str, Any] | None:
+    m, others = same_number(experiment, extractor, reference, len(seen.values))
+    if not others:
         return None
+    others["samples_against_real"] = rows(seen, 0, m)
+    first = reference.some.values[:m]
+    return {"examples": m} | {
+        name: compare(features, first, moments(first), kind=extractor.kind).metrics
+        for name, features in others.items()
+    }
 
 
-def _noise(experiment, rng, n):
+def _noise(experiment: Experiment, n: int) -> np.ndarray:
+    rng = np.random.default_rng(experiment.evaluation.seed)
+    shape = (n, *experiment.data.shape)
     if experiment.data.is_images:
-        return rng.integers(0, 256, (n, *experiment.data.shape), dtype=np.uint8)
-    scale = np.float32(experiment.process.sigma(1.0))
-    return scale * rng.standard_normal((n, *experiment.data.shape))
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return np.float32(float(experiment.process.sigma(1.0)) * rng.standard_normal(shape))
 
 
-def _features(experiment, workdir):
-    data = experiment.data
-    if experiment.evaluation.features == "none":
-        return "the numbers themselves", lambda x: x.reshape(len(x), -1)
-    path = workdir / "classifier.npz"
-    if _arrays(path) is None:
-        print(f"training a classifier of {data.name}, for its features", flush=True)
-        with whole(path) as partial:
-            np.savez(partial, **flatten_dict(train_classifier(data.examples, data.labels), sep="/"))
-    params = unflatten_dict(_arrays(path), sep="/")
-    name = f"the features of a small classifier of {data.name} (not FID)"
-    return name, lambda x: classifier_features(params, x)
+def _held_out(experiment: Experiment, params: Params) -> dict[str, Any] | None:
+    """The loss by noise level on all of the test data."""
+    if experiment.test is None or not leads():
+        return None
+    measure = held_out.make_measure(experiment)
+    return held_out.summary(experiment, measure(params, range(len(experiment.test.examples))))
+
+
+def _protocol(experiment: Experiment) -> dict[str, Any]:
+    images = experiment.data.is_images
+    return {
+        "samples": "all that were drawn, sample i from (seed, i), none left out",
+        "gray_levels": "clipped, rounded to the nearest of 0 .. 255" if images else "none",
+        "resize": "TensorFlow 1's bilinear to 299x299, without antialiasing"
+        if experiment.evaluation.features == "inception"
+        else "none",
+        "fewer_than_50000_were_meant": experiment.evaluation.allow_fewer,
+        "real_and_sampled_pairs": "the first 10,000 of each, at most, where all pairs are compared",
+        "jax": jax.__version__,
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        error = next(e for name, e in value.items() if name != "value")
+        return f"{value['value']:.4g} ± {error:.2g}"
+    return f"{value:.4g}"

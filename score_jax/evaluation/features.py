@@ -1,73 +1,158 @@
-"""Features to compare images by.
+"""What samples are compared by: numbers that say what is in an image.
 
-Where no published network is at hand, a small classifier trained on the data set itself
-gives the features. A distance in them is not FID, cannot be compared across data sets,
-and is always reported beside the same distance for real against real images.
+    extractor = make_extractor(experiment, workdir)
+    features, logits = extractor.extract(images)        # of uint8 images [N, H, W, C], or of points
+
+config.evaluation.features chooses: "inception", "classifier", "none" (the numbers themselves), or
+a Python file of yours that defines
+
+    def features(images):       # uint8 [N, H, W, C] -> numbers [N, D]
+        ...
+
+which is run, so use your own or one that you have read.
 """
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+import hashlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import numpy as np
-import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from score_jax.models.base import init_params
-from score_jax.models.initializers import fan_avg_uniform, zeros
-from score_jax.parallel import join, over_examples, rounded_up, split
-
-FEATURES = 64
-
-
-class Classifier(nn.Module):
-    """Three convolutions, mean pool, a hidden layer: (logits [B, K], features [B, 64])."""
-
-    classes: int
-
-    @nn.compact
-    def __call__(self, x, c=None):
-        init = {"kernel_init": fan_avg_uniform, "bias_init": zeros}
-        for features, stride in ((32, 1), (64, 2), (64, 2)):
-            x = nn.relu(nn.Conv(features, (3, 3), (stride, stride), **init)(x))
-        x = x.reshape(x.shape[0], -1) if x.shape[1] * x.shape[2] <= 64 else x.mean((1, 2))
-        h = nn.relu(nn.Dense(FEATURES, **init)(x))
-        return nn.Dense(self.classes, name="logits", **init)(h), h
+from score_jax.build import Experiment
+from score_jax.errors import UserError
+from score_jax.evaluation import classifier, inception, inception_weights
+from score_jax.files import whole
+from score_jax.hosts import leader_first
 
 
-def train_classifier(images: np.ndarray, labels: np.ndarray, *, seed: int = 0, steps: int = 1500):
-    """The parameters of a Classifier of uint8 images [N, H, W, C], by Adam on batches of 128."""
-    module = Classifier(int(labels.max()) + 1)
-    params = init_params(module, jax.random.key(seed), images.shape[1:])
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+class Features(NamedTuple):
+    """values: float32 [N, D]. logits: [N, K] of the network's classes, None where it has none."""
 
-    def loss(params, x, y):
-        logits, _ = module.apply({"params": params}, _scaled(x))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    @jax.jit
-    def update(params, opt_state, x, y):
-        updates, opt_state = optimizer.update(jax.grad(loss)(params, x, y), opt_state)
-        return optax.apply_updates(params, updates), opt_state
-
-    opt_state = optimizer.init(params)
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        batch = rng.integers(len(images), size=128)
-        params, opt_state = update(params, opt_state, images[batch], labels[batch])
-    return jax.device_get(params)
+    values: np.ndarray
+    logits: np.ndarray | None = None
 
 
-def classifier_features(params, images: np.ndarray, batch: int = 500) -> np.ndarray:
-    """Features [N, 64] of uint8 images [N, H, W, C], `batch` of them at a time on all devices."""
-    module = Classifier(params["logits"]["bias"].size)
-    features = over_examples(
-        lambda params, x: module.apply({"params": params}, _scaled(x)[None])[1][0]
+def as_arrays(features: Features) -> dict[str, np.ndarray]:
+    """By the names that files have them under."""
+    logits = {} if features.logits is None else {"logits": features.logits}
+    return {"features": features.values} | logits
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Features:
+    return Features(arrays["features"], arrays.get("logits"))
+
+
+def rows(features: Features, begin: int, end: int) -> Features:
+    """Those of the examples begin .. end - 1."""
+    logits = features.logits
+    return Features(features.values[begin:end], None if logits is None else logits[begin:end])
+
+
+class Extractor(NamedTuple):
+    """kind: inception, classifier, own or none. name: for people. identity: what tells its features
+    from others', in JSON. extract: images -> Features."""
+
+    kind: str
+    name: str
+    identity: dict[str, Any]
+    extract: Callable[[np.ndarray], Features]
+
+
+def check_features(experiment: Experiment) -> None:
+    """Raises UserError for features that this experiment's data cannot have."""
+    kind, data = experiment.evaluation.features, experiment.data
+    if kind == "classifier" and data.labels is None:
+        raise UserError(
+            f"{data.name} has no labels to train a classifier on; use "
+            "--config.evaluation.features=none, inception, or a Python file of yours"
+        )
+
+
+def make_extractor(experiment: Experiment, folder: Path) -> Extractor:
+    """The extractor that the config asks for; a classifier is trained once and kept in folder.
+
+    The same on all hosts. Raises UserError for a file that is missing or of no use.
+    """
+    check_features(experiment)
+    choice = experiment.evaluation.features
+    if choice == "none":
+        flat = lambda x: Features(np.asarray(x, np.float32).reshape(len(x), -1))
+        return Extractor("none", "the numbers themselves", {"features": "none"}, flat)
+    if choice == "inception":
+        return _inception(experiment.evaluation.inception)
+    if choice == "classifier":
+        return leader_first(lambda: _classifier(experiment, folder))
+    return _own(Path(choice))
+
+
+def _inception(path):
+    weights = inception_weights.read_inception(None if path is None else Path(path))
+    name = "Inception-v3, TensorFlow's of 2015-12-05" + (
+        "" if weights.published else " (weights from safetensors, not checked against any checksum)"
     )
-    size, found = rounded_up(min(batch, len(images))), []
-    for i in range(0, len(images), size):
-        index = np.resize(np.arange(i, min(i + size, len(images))), size)  # the last is padded
-        found.append(join(features(params, split(images[index]))))
-    return np.concatenate(found)[: len(images)]
+    identity = {"features": "inception", "tensors_sha256": weights.sha256}
+    extract = lambda x: Features(*inception.inception_features(weights.params, x))
+    return Extractor("inception", name, identity, extract)
 
 
-def _scaled(x):
-    return x.astype(jnp.float32) / 127.5 - 1.0
+def _classifier(experiment, folder):
+    data, path = experiment.data, folder / "classifier.npz"
+    params = _arrays(path)
+    if params is None:
+        print(f"training a classifier of {data.name}, for its features", flush=True)
+        params = classifier.train_classifier(data.examples, data.labels)
+        params = flatten_dict(params, sep="/")
+        with whole(path) as partial:
+            np.savez(partial, **params)
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        digest.update(name.encode() + np.ascontiguousarray(params[name]).tobytes())
+    identity = {"features": "classifier", "parameters_sha256": digest.hexdigest()}
+    name = f"the features of a small classifier of {data.name} (not FID)"
+    tree = unflatten_dict(params, sep="/")
+    extract = lambda x: Features(*classifier.classifier_features(tree, x))
+    return Extractor("classifier", name, identity, extract)
+
+
+def _own(path):
+    if not path.is_file():
+        raise UserError(
+            f"config.evaluation.features = {str(path)!r}: no such file (looked in {Path.cwd()}); "
+            "expected a Python file with features(images), or inception, classifier, none"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        theirs = module.features
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+    def extract(images):
+        try:
+            values = np.asarray(theirs(images), np.float32)
+        except Exception as error:
+            raise UserError(f"{path}: features(images): {type(error).__name__}: {error}") from error
+        if values.ndim != 2 or len(values) != len(images):
+            raise UserError(
+                f"{path}: features(images) of {len(images)} images must be numbers "
+                f"[{len(images)}, D], got {list(values.shape)}"
+            )
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: features(images) holds NaN or infinity")
+        return Features(values)
+
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Extractor("own", f"{path.name}", {"features": path.name, "sha256": sha256}, extract)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """What a .npz holds; None where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except Exception:  # NumPy, zipfile and zlib raise a dozen kinds
+        return None

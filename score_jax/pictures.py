@@ -1,0 +1,85 @@
+"""The pictures that a run leaves in workdir/samples, and what they show, as JSON beside them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from score_jax import plotting
+from score_jax.build import Experiment
+from score_jax.errors import UserError
+from score_jax.hosts import from_leader, leads
+from score_jax.models.base import Params
+from score_jax.probability_flow import norm
+from score_jax.trajectories import trajectory
+from score_jax.workdir import read_json, write_json
+
+GRID = 64  # samples in a picture
+# What a trajectory depends on, of how samples were made.
+TRAJECTORY = ("step", "ema", "parameters_sha256", "dtype", "sampler", "seed", "label")
+
+
+def grid(experiment: Experiment, samples: np.ndarray, workdir: Path) -> Path:
+    """samples/final.png: the first samples, or all points beside the data; its path."""
+    shown = samples[:GRID] if experiment.data.is_images else samples
+    path = workdir / "samples" / "final.png"
+    plotting.save(plotting.picture(shown, experiment.data.examples), path)
+    return path
+
+
+def under_way(experiment: Experiment, params: Params, made: dict[str, Any], workdir: Path) -> None:
+    """samples/trajectory.png: the first samples under way, unless it is there; none of points.
+
+    Two rows a sample, x_t over E[x_0 | x_t], columns of falling noise. x_t is divided by
+    √(α² + σ²), so that its noise stays within what a picture shows.
+    """
+    if not experiment.data.is_images:
+        return
+    made = {name: value for name, value in made.items() if name in TRAJECTORY}
+    file = workdir / "samples" / "trajectory.json"
+    if from_leader((read_json(file) or {}).get("made") == json.loads(json.dumps(made))):
+        return
+    try:
+        path = trajectory(experiment, params)
+    except UserError as error:
+        print(f"no picture of samples under way: {error}", flush=True)
+        return
+    if leads():
+        n, columns = path.x.shape[:2]
+        decode = experiment.encoding.decode
+        x = path.x / norm(experiment.process, path.times)[:, None, None, None]
+        rows = np.stack([decode(np.concatenate(list(part))) for part in (x, path.x0)])
+        rows = rows.reshape(2, n, columns, *experiment.data.shape).swapaxes(0, 1)
+        plotting.save(
+            plotting.grid(rows.reshape(-1, *experiment.data.shape), columns=columns),
+            workdir / "samples" / "trajectory.png",
+        )
+        found = {"samples": n, "times": path.times.tolist(), "logsnr": path.logsnr.tolist()}
+        write_json(file, found | {"made": made})
+
+
+def neighbors(
+    experiment: Experiment, samples: np.ndarray, found: dict[str, Any], workdir: Path
+) -> None:
+    """samples/neighbors.png: the samples nearest to training examples, each beside the nearest.
+
+    found: `memorization` of evaluation.json.
+    """
+    examples = experiment.data.examples
+    rows = [
+        image
+        for sample, indices in zip(found["shown"], found["neighbors"])
+        for image in (samples[sample], *(examples[i] for i in indices))
+    ]
+    columns = 1 + len(found["neighbors"][0])
+    picture = plotting.grid(np.stack(rows), columns=columns)
+    plotting.save(picture, workdir / "samples" / "neighbors.png")
+    about = {
+        "samples": len(found["shown"]),
+        "of": found["samples"],
+        "neighbors": columns - 1,
+        "features": "the pixels themselves, root mean square difference in gray levels",
+        "distances": found["distances"],
+    }
+    write_json(workdir / "samples" / "neighbors.json", about)

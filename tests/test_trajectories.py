@@ -1,0 +1,71 @@
+"""Samples under way, and averages that training keeps: seen from outside."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_config, tiny_images
+
+from score_jax.build import Experiment, build
+from score_jax.densities import GaussianMixture
+from score_jax.errors import UserError
+from score_jax.models.base import init_params
+from score_jax.predictions import exact
+from score_jax.sampling import make_draw
+from score_jax.trajectories import trajectory
+
+NOTHING = {"none": np.zeros(())}
+
+
+def wide():
+    return GaussianMixture(np.ones(1), np.array([[0.3, -0.4]]), np.array([[0.5, 1.5]]))
+
+
+def exactly(monkeypatch, **changes):
+    experiment = build(tiny_config(**changes))
+    predict = exact(experiment.process, wide())
+    monkeypatch.setattr(Experiment, "predict", lambda self, net: predict)
+    return experiment
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        dict(name="ancestral", steps=12, grid="ladder"),
+        dict(name="dpm_solver_pp_3m", steps=12, grid="ladder"),
+        dict(name="heun", steps=12, grid="ladder"),
+        dict(name="annealed_langevin", levels=12, steps_per_level=20, step_size=5e-4),
+    ],
+    ids=lambda sampler: sampler["name"],
+)
+def test_a_sample_is_seen_at_the_time_that_is_told_and_ends_where_it_is_drawn(sampler, monkeypatch):
+    """x0 is the exact E[x_0 | x_t] of what is seen, and the last one nearly the sample."""
+    experiment = exactly(monkeypatch, sampler=sampler)
+    path = trajectory(experiment, NOTHING, samples=3, columns=6)
+    assert path.x.shape == path.x0.shape == (3, 6, 2)
+    assert np.all(np.diff(path.times) <= 0) and path.times[0] == 1.0
+    for i, t in enumerate(path.times):
+        alpha, sigma = experiment.process.alpha(t), experiment.process.sigma(t)
+        mean = jax.vmap(wide().posterior_mean, (0, None, None))(path.x[:, i], alpha, sigma)
+        np.testing.assert_allclose(path.x0[:, i], mean, rtol=1e-4, atol=1e-4)
+    drawn = make_draw(experiment, 5)(NOTHING, range(5)).samples
+    assert np.abs(path.x0[:, -1] - drawn[:3]).max() < 0.2
+    assert np.abs(path.x[:, 0] - drawn[:3]).max() > 1.0
+
+
+def test_a_calibrated_sampler_is_calibrated_for_it(monkeypatch):
+    sampler = dict(name="ancestral", steps=12, grid="ladder", variance="analytic")
+    path = trajectory(exactly(monkeypatch, sampler=sampler), NOTHING, samples=2, columns=3)
+    assert np.all(np.isfinite(path.x0))
+
+
+def test_images_are_seen_in_their_shape():
+    experiment = build(tiny_images())
+    params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
+    path = trajectory(experiment, params, samples=2, columns=20)
+    steps = experiment.sampler.steps
+    assert path.x.shape == (2, steps, 8, 8, 1) and steps < 20, "no more columns than steps"
+
+
+def test_a_sampler_that_chooses_its_steps_has_none_to_look_at(monkeypatch):
+    with pytest.raises(UserError, match="'adaptive' has no steps at which to look"):
+        trajectory(exactly(monkeypatch, sampler=dict(name="adaptive")), NOTHING)
