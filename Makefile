@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(RUN) launch.py --config=configs/ncsn_digits.py --workdir=$(WORKDIR) --config.evaluation.samples=64
 
 test: $(VENV)/installed-test
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
