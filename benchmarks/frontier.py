@@ -6,10 +6,10 @@
 
 Each (sampler, grid) takes as many steps as the network evaluations allow, which are counted where
 the network is called. Quality is the Fréchet distance, in the features that config.evaluation
-names, of the samples to the real data: FID with Inception's. It depends on the number of samples,
-so beside it stands that of as many real images, as far as there are any. Every point is kept in
-workdir/frontier/ when it is done, and a stopped run goes on. Written there: frontier.json, a table
-in frontier.md and frontier.png.
+names, of all samples to all real data: FID with Inception's. It depends on their numbers, so beside
+it stands, at equal numbers, that of m samples to m real examples and of m others to these. Every
+point is kept in workdir/frontier/ when it is done, and a stopped run goes on. Written there:
+frontier.json, a table in frontier.md and frontier.png.
 """
 
 import argparse
@@ -20,19 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.command import Record, machine, progress, table, write_records
 from score_jax import config as configs
 from score_jax import plotting
 from score_jax.build import Experiment, build
-from score_jax.commands import newest
+from score_jax.commands import how, newest
 from score_jax.errors import UserError
 from score_jax.evaluation.evaluate import reference_of, same_number
-from score_jax.evaluation.features import make_extractor
-from score_jax.evaluation.measure import NAMES, compare
+from score_jax.evaluation.features import Extractor, make_extractor
+from score_jax.evaluation.measure import NAMES
+from score_jax.evaluation.reference import Reference
 from score_jax.files import whole
 from score_jax.main import before_jax, configured, split_overrides, status_of
-from score_jax.metrics.frechet import frechet_distance
+from score_jax.metrics.frechet import frechet_distance, frechet_distance_of_moments, moments
 from score_jax.predictions import from_score
 from score_jax.samplers import base
 from score_jax.sampling import make_draw
@@ -52,13 +54,14 @@ def evaluations(experiment: Experiment) -> int:
     return int(jax.jit(draw)(jax.random.key(0)))
 
 
-def at_cost(config: dict[str, Any], section: dict[str, Any], budget: int) -> Experiment:
-    """The experiment with this sampler, of as many steps as the evaluations allow.
+def at_cost(experiment: Experiment, section: dict[str, Any], budget: int) -> Experiment:
+    """The same with this sampler, of as many steps as the evaluations allow.
 
     Raises UserError for a sampler that the config's network cannot be asked by, or too few
     evaluations.
     """
-    made = lambda steps: build(config | {"sampler": section | {"steps": steps}})
+    config = experiment.config
+    made = lambda steps: build(config | {"sampler": section | {"steps": steps}}, experiment)
     few, more = (evaluations(made(steps)) for steps in TRIED)
     each = (more - few) / (TRIED[1] - TRIED[0])
     steps = int((budget - few) // each) + TRIED[0] if each else 0
@@ -91,96 +94,101 @@ def measured(experiment: Experiment, params: Any, samples: int, judge: Any) -> R
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    workdir = arguments.workdir
-    config = configured(configs.load(str(workdir / "config.json")), overrides).to_dict()
+    workdir, n = arguments.workdir, arguments.samples
+    config = configured(configs.load(str(workdir / "config.json")), overrides)
     experiment = build(config)
     if not len(experiment.data.examples):
         raise UserError("this run has no data to compare with; give --config.data.name=...")
     with locked(workdir, "results"):
         params, made = newest(experiment, workdir)
         extractor = make_extractor(experiment, workdir)
-        reference = reference_of(experiment, extractor, workdir)
-        frechet = NAMES[extractor.kind == "inception"][0]
-
-        def judge(samples):
-            seen = extractor.extract(samples)
-            real = None if reference.some is None else reference.some.values
-            found = compare(seen, real, reference.moments, kind=extractor.kind)
-            return {frechet: found.metrics[frechet], "metrics": found.metrics}
-
+        judge = Judge(experiment, extractor, reference_of(experiment, extractor, workdir), n)
         done, folder, told = [], workdir / "frontier", set()
         tries = [
             (section, budget)
-            for section in sections(config, arguments.samplers, arguments.grids)
+            for section in sections(experiment.config, arguments.samplers, arguments.grids)
             for budget in arguments.evaluations
         ]
         for section, budget in progress(tries, "frontier"):
+            label = f"{section['name']}, {section['grid']}"
             try:
-                at = at_cost(config, section, budget)
+                at = at_cost(experiment, section, budget)
             except UserError as error:
-                said = f"{section['name']}, {section['grid']}: left out, {error}"
-                if said not in told:
-                    print(said, flush=True)
-                told.add(said)
+                if (label, str(error)) not in told:
+                    print(f"{label}: left out, {error}", flush=True)
+                told.add((label, str(error)))
                 continue
-            about = made | {
-                "options": at.config["sampler"],
-                "samples": arguments.samples,
-                "seed": at.evaluation.seed,
-                "features": extractor.identity,
-                "reference": reference.settings["sha256"],
-            }
+            about = how(at, made) | {"samples": n} | judge.identity
             digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
             kept = read_json(folder / f"{digest}.json")
             if kept is None:
-                found = measured(at, params, arguments.samples, judge)
-                kept = found | about | {"sampler": f"{section['name']}, {section['grid']}"}
+                found = measured(at, params, n, judge)
+                kept = about | found | {"sampler": label, "options": at.config["sampler"]}
                 write_json(folder / f"{digest}.json", kept)
             done.append({k: v for k, v in kept.items() if type(v) in (int, float, str)})
-        if not done:
-            raise UserError("no sampler could be tried")
-        real = real_against_real(experiment, extractor, reference, arguments.samples)
-    write(done, folder, frechet, real, extractor.name, arguments.json)
+    if not done:
+        raise UserError("no sampler could be tried")
+    write(done, folder, judge)
+    write_records(done, arguments.json)
 
 
-def real_against_real(experiment, extractor, reference, n) -> tuple[int, float] | None:
-    """(m, the distance of m real examples to m others), m the samples' number or half the data."""
-    m, others = same_number(experiment, extractor, reference, n)
-    if not others:
-        return None
-    first, second = reference.some.values[:m], others["real_against_real"].values
-    return m, frechet_distance(second, first)
+class Judge:
+    """Distances of samples: of all of them to all real data, and of m to m real ones.
+
+    real: that of m other real ones to the same; None where there are no features of real ones.
+    """
+
+    def __init__(self, experiment: Experiment, extractor: Extractor, reference: Reference, n: int):
+        self.extractor, self.reference = extractor, reference
+        self.metric = NAMES[extractor.kind == "inception"][0]
+        self.m, others = same_number(experiment, extractor, reference, n)
+        self.real = self.same(others["real_against_real"].values) if others else None
+        sha256 = reference.settings["sha256"]
+        self.identity = {"features": extractor.identity, "reference": sha256, "m": self.m}
+
+    def __call__(self, samples: np.ndarray) -> dict[str, float]:
+        seen = self.extractor.extract(samples).values
+        try:
+            found = frechet_distance_of_moments(moments(seen), self.reference.moments)
+        except ValueError as error:
+            raise UserError(f"there is no distance of these: {error}") from error
+        same = {} if self.real is None else {f"{self.metric}_of_m": self.same(seen[: self.m])}
+        return {self.metric: found} | same
+
+    def same(self, features: np.ndarray) -> float:
+        return frechet_distance(features, self.reference.some.values[: self.m])
 
 
-def write(
-    done: list[Record],
-    folder: Path,
-    frechet: str,
-    real: tuple[int, float] | None,
-    name: str,
-    path: Path | None,
-) -> None:
+def write(done: list[Record], folder: Path, judge: Judge) -> None:
     """frontier.json, .md and .png."""
     write_records(done, folder / "frontier.json")
-    write_records(done, path)
-    columns = ["sampler", "evaluations", frechet, "samples", "step"]
-    beside = ""
-    if real is not None:
-        beside = f"\n\n{real[0]:,} real against as many other real ones: {real[1]:.4g}"
-    text = f"{frechet} in {name}, {machine()}\n\n{table(done, columns)}{beside}\n"
+    metric, of_m, n = judge.metric, f"{judge.metric}_of_m", done[0]["samples"]
+    columns, beside = ["sampler", "evaluations", metric], ""
+    panels = {f"{n:,} samples, step {done[0]['step']:,}": by_sampler(done, metric)}
+    if judge.real is not None:
+        columns.append(of_m)
+        title = f"{judge.m:,} of them against as many real"
+        ends = [end(r["evaluations"] for r in done) for end in (min, max)]
+        real = {f"{judge.m:,} real against as many": [(x, judge.real) for x in ends]}
+        panels[title] = by_sampler(done, of_m) | real
+        beside = f"\n\n{of_m}: {title}; {judge.m:,} other real ones: {judge.real:.4g}"
+    text = (
+        f"{metric} of {n:,} samples in {judge.extractor.name}, {machine()}\n\n"
+        f"{table(done, columns)}{beside}\n"
+    )
     with whole(folder / "frontier.md") as partial:
         partial.write_text(text)
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for record in done:
-        point = (record["evaluations"], record[frechet])
-        lines.setdefault(record["sampler"], []).append(point)
-    if real is not None:
-        ends = [min(r["evaluations"] for r in done), max(r["evaluations"] for r in done)]
-        lines[f"{real[0]:,} real against as many real"] = [(x, real[1]) for x in ends]
-    title = f"{done[0]['samples']:,} samples, step {done[0]['step']:,}"
-    picture = plotting.curves({title: lines}, "network evaluations a sample", frechet)
+    picture = plotting.curves(panels, "network evaluations a sample", "Fréchet distance")
     plotting.save(picture, folder / "frontier.png")
     print(f"{text}\nwritten to {folder}", flush=True)
+
+
+def by_sampler(done: list[Record], figure: str) -> dict[str, list[tuple[float, float]]]:
+    """{sampler: [(evaluations, figure), ...]}"""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for record in done:
+        lines.setdefault(record["sampler"], []).append((record["evaluations"], record[figure]))
+    return lines
 
 
 def main(argv: list[str]) -> int:

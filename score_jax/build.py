@@ -138,8 +138,11 @@ def known_options(section: str, name: Any) -> set[str] | None:
     return set(options_of(table[name])) | set(_names(shared) if shared else ())
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
-    """The Experiment of a config. Raises UserError for whatever could not run, before it runs."""
+def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experiment:
+    """The Experiment of a config. Raises UserError for whatever could not run, before it runs.
+
+    loaded: another experiment, of a config with the same data, which are then not loaded again.
+    """
     sections = {name: {} for name in OPTIONAL} | _plain(config)
     for name in sections:
         if name not in SECTIONS:
@@ -165,11 +168,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
         resolved[family] = options
         return kind(**options)
 
-    def make(family, table, *args, also=()):
-        """What the section names, made with its options."""
+    def make(family, table, *args, also=(), there=None):
+        """What the section names, made with its options, unless it is there."""
         factory, options = choose(family, table, sections[family], also)
         resolved[family] |= {"name": sections[family]["name"]} | options
-        return factory(*args, **options)
+        return factory(*args, **options) if there is None else there
 
     training, evaluation = whole("training", Training), whole("evaluation", Evaluation)
     process = make("process", PROCESSES)
@@ -188,7 +191,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     encoding = take("data", Encoding)
     if hasattr(module, "levels"):
         checks.check_indexed(module, process, sampler, resolved)
-    data = make("data", DATASETS, also=_names(Encoding))
+    data = make("data", DATASETS, also=_names(Encoding), there=loaded and loaded.data)
     module.check(data.shape)
     checks.check_network(module, data, resolved)
     checks.check_batches(data, resolved)
@@ -196,7 +199,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     if len(data.examples) and sections["test"]:
         mine = {name: resolved["data"][name] for name in sections["data"]}
         sections["test"] = checks.test_section(mine, sections["test"])
-        test = make("test", DATASETS)
+        test = make("test", DATASETS, there=loaded and loaded.test)
         checks.check_test(module, data, test, resolved)
     else:
         test = None

@@ -9,6 +9,7 @@ import flax.linen as nn
 import numpy as np
 
 from score_jax.data.base import Dataset
+from score_jax.data.order import evenly
 from score_jax.errors import UserError
 from score_jax.limits import check_at_most, check_memory
 from score_jax.models.base import count, output_shape
@@ -168,6 +169,24 @@ def check_test(module: nn.Module, data: Dataset, test: Dataset, config: dict) ->
             f"the data {data.name} are of shape {data.shape}; they must agree"
         )
     check_classes(module, test, config)
+    shared, looked_at = _shared(data.examples, test.examples)
+    if shared > looked_at / 2:
+        raise UserError(
+            f"config.test: {shared} of {looked_at} examples of {test.name} are among the data that "
+            f"are trained on, {data.name}; take others (for digits and mnist5k: data.split = "
+            "'train')"
+        )
+
+
+LOOKED_AT = 1_000, 2**28  # test examples, and bytes of data, that are searched for doubles
+
+
+def _shared(data: np.ndarray, test: np.ndarray) -> tuple[int, int]:
+    """(how many of the test examples are in the data, how many were looked for)."""
+    some = test[evenly(min(LOOKED_AT[0], len(test)), len(test))]
+    most = max(1, LOOKED_AT[1] // data[0].nbytes)
+    known = {hash(row.tobytes()) for row in data[:most]}
+    return sum(hash(row.tobytes()) in known for row in some), len(some)
 
 
 def check_centered(module: nn.Module, config: dict) -> None:

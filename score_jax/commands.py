@@ -29,7 +29,7 @@ from score_jax.training import replay as replays
 from score_jax.training.averages import average
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
-from score_jax.workdir import locked, read_json, write_json
+from score_jax.workdir import fingerprint, locked, read_json, write_json
 
 
 def describe(experiment: Experiment, workdir: Path) -> str:
@@ -47,6 +47,11 @@ def describe(experiment: Experiment, workdir: Path) -> str:
 
 def train(experiment: Experiment, workdir: Path) -> None:
     """Trains to the last step, then samples."""
+    if experiment.evaluation.ema is not None and not experiment.training.power_ema:
+        raise UserError(
+            f"config.evaluation.ema = {experiment.evaluation.ema} is made of averages that "
+            "training keeps: it needs config.training.power_ema, such as (0.05, 0.1)"
+        )
     loop.train(experiment, workdir)
     with contextlib.ExitStack() as stack:
         try:
@@ -63,6 +68,7 @@ def sample(experiment: Experiment, workdir: Path) -> None:
     samples, made = _draw(experiment, workdir, params, made, anew=True)
     if leads():
         picture = pictures.grid(experiment, samples, workdir)
+        _png(experiment, samples, workdir)
         print(
             f"{len(samples):,} samples, {made['network_evaluations_per_sample']:,.6g} network "
             f"evaluations each: {workdir / 'samples.npz'}\na picture: {picture}",
@@ -75,6 +81,7 @@ def sample(experiment: Experiment, workdir: Path) -> None:
 def evaluate(experiment: Experiment, workdir: Path) -> None:
     """Measures samples of the newest checkpoint, drawn now unless they are there already."""
     evaluation.check(experiment)
+    extractor = evaluation.prepare(experiment, workdir)
     params, made = newest(experiment, workdir)
     samples, made = _draw(experiment, workdir, params, made, anew=False)
     with _bar("measuring", 100, "%") as bar:
@@ -83,8 +90,11 @@ def evaluate(experiment: Experiment, workdir: Path) -> None:
             bar.set_description(f"measuring {what}")
             bar.update(int(100 * fraction) - bar.n)
 
-        result = evaluation.evaluate(experiment, params, samples, made, workdir, progress)
+        result = evaluation.evaluate(
+            experiment, extractor, params, samples, made, workdir, progress
+        )
     if leads():
+        _png(experiment, samples, workdir)
         pictures.grid(experiment, samples, workdir)
         if result["memorization"] is not None:
             pictures.neighbors(experiment, samples, result["memorization"], workdir)
@@ -109,9 +119,11 @@ def likelihood(experiment: Experiment, workdir: Path) -> None:
 
 def report(experiment: Experiment, workdir: Path) -> None:
     """Writes report.html of what the workdir holds now; trajectories of the newest checkpoint."""
-    with contextlib.suppress(NoCheckpoint):
+    try:
         params, made = newest(experiment, workdir)
-        pictures.under_way(experiment, params, _how(experiment, made), workdir)
+        pictures.under_way(experiment, params, how(experiment, made), workdir)
+    except UserError as error:
+        print(f"no samples under way: {error}", flush=True)
     _report(workdir)
 
 
@@ -150,26 +162,23 @@ def replay(experiment: Experiment, workdir: Path, step: int) -> None:
     print(f"{replays.report(result)}\nwritten to {path}", flush=True)
 
 
-class NoCheckpoint(UserError):
-    """There is nothing to be sampled or measured yet."""
-
-
 def newest(experiment: Experiment, workdir: Path) -> tuple[Params, dict[str, Any]]:
     """The newest checkpoint's parameters, as they are sampled and measured, and which they are."""
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         checkpoints.check_none_is_lost()
         if checkpoints.newest() is None:
-            raise NoCheckpoint(
+            raise UserError(
                 f"no checkpoint in {workdir / 'checkpoints'}: train first (--mode=train), "
                 "or give the --workdir of a run that was"
             )
         state = checkpoints.restore(like=create(experiment))[0]
-    params, ema = state.ema, experiment.training.ema
+    params, ema, step = state.ema, experiment.training.ema, int(state.step)
     if experiment.evaluation.ema is not None:
         like = jax.device_get(state.params)
-        params, ema = average(workdir, int(state.step), experiment.evaluation.ema, like=like)
+        params, ema = average(workdir, step, experiment.evaluation.ema, like=like)
+        step = ema["step"]
     made = {
-        "step": int(state.step),
+        "step": step,
         "parameters": "ema",
         "ema": ema,
         "parameters_sha256": _digest(params),
@@ -189,14 +198,16 @@ def _bar(what, total, unit):
     )
 
 
-def _how(experiment, made):
+def how(experiment: Experiment, made: dict[str, Any]) -> dict[str, Any]:
     """How samples are made of these parameters."""
     options = experiment.evaluation
+    calibrated = experiment.sampler.calibrate is not None
     return made | {
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,
         "label": options.label,
+        "calibrated_on": fingerprint(experiment.data)["sha256"] if calibrated else None,
     }
 
 
@@ -205,7 +216,7 @@ def _draw(experiment, workdir, params, made, *, anew):
 
     What was drawn before a stop is not drawn again.
     """
-    options, made = experiment.evaluation, _how(experiment, made)
+    options, made = experiment.evaluation, how(experiment, made)
     if not anew and from_leader(_are_there(workdir, made)):
         with np.load(workdir / "samples.npz", allow_pickle=False) as file:
             return file["arr_0"], read_json(workdir / "samples.json")
@@ -243,10 +254,13 @@ def _draw(experiment, workdir, params, made, *, anew):
         with whole(workdir / "samples.npz") as partial:
             np.savez(partial, arr_0=found["samples"], **_labels(experiment))
         write_json(workdir / "samples.json", made)
-        if options.png and experiment.data.is_images:
-            plotting.save_all(found["samples"], workdir / "samples" / "png")
     drop(workdir, "samples", identity)
     return found["samples"], made
+
+
+def _png(experiment, samples, workdir):
+    if experiment.evaluation.png and experiment.data.is_images:
+        plotting.save_all(samples, workdir / "samples" / "png")
 
 
 def _report(workdir):
@@ -263,8 +277,14 @@ def _labels(experiment):
 
 def _are_there(workdir, made) -> bool:
     """Whether samples.npz holds samples so made."""
-    found = read_json(workdir / "samples.json") or {}
-    return (workdir / "samples.npz").is_file() and made == {key: found.get(key) for key in made}
+    found = read_json(workdir / "samples.json")
+    if not isinstance(found, dict) or made != {key: found.get(key) for key in made}:
+        return False
+    try:
+        with np.load(workdir / "samples.npz", allow_pickle=False) as file:
+            return len(file["arr_0"]) == made["samples"]
+    except Exception:  # not there, or damaged in one of a dozen ways
+        return False
 
 
 def _digest(tree) -> str:

@@ -46,13 +46,14 @@ def levels(process: GaussianProcess) -> np.ndarray:
 
 
 def make_measure(
-    experiment: Experiment, batch_size: int = 500
+    experiment: Experiment, batch_size: int | None = None
 ) -> Callable[[Params, Iterable[int]], Measured]:
     """measure(params, indices) of the test data, or of the data where there are none.
 
     Example i's draws depend on evaluation.seed and on i alone, and its time in the loss on i
     alone; so the same numbers come out whatever the batches, and two steps of a run are compared
-    at the same noise. Images are neither mirrored nor are networks in training mode.
+    at the same noise. batch_size: evaluation.batch_size unless given. Images are not mirrored, and
+    networks not in training mode.
     """
     experiment = experiment.on_test()
     process, data = experiment.process, experiment.data
@@ -67,7 +68,9 @@ def make_measure(
         loss = experiment.loss(loss_key, predict, x_0, u)
         return Measured(loss, eps_errors(noise_key, process, predict, x_0, times))
 
-    together = in_batches(one, min(batch_size, len(data.examples)))
+    together = in_batches(
+        one, min(batch_size or experiment.evaluation.batch_size, len(data.examples))
+    )
 
     def measure(params, indices):
         index, label, x = experiment.examples_at(indices)

@@ -18,6 +18,7 @@ from score_jax.workdir import read_json, write_json
 GRID = 64  # samples in a picture
 # What a trajectory depends on, of how samples were made.
 TRAJECTORY = ("step", "ema", "parameters_sha256", "dtype", "sampler", "seed", "label")
+TRAJECTORY += ("calibrated_on",)
 
 
 def grid(experiment: Experiment, samples: np.ndarray, workdir: Path) -> Path:
@@ -38,7 +39,7 @@ def under_way(experiment: Experiment, params: Params, made: dict[str, Any], work
         return
     made = {name: value for name, value in made.items() if name in TRAJECTORY}
     file = workdir / "samples" / "trajectory.json"
-    if from_leader((read_json(file) or {}).get("made") == json.loads(json.dumps(made))):
+    if from_leader(_is_there(file, made)):
         return
     try:
         path = trajectory(experiment, params)
@@ -50,6 +51,7 @@ def under_way(experiment: Experiment, params: Params, made: dict[str, Any], work
         decode = experiment.encoding.decode
         x = path.x / norm(experiment.process, path.times)[:, None, None, None]
         rows = np.stack([decode(np.concatenate(list(part))) for part in (x, path.x0)])
+        file.unlink(missing_ok=True)  # never beside another's picture
         rows = rows.reshape(2, n, columns, *experiment.data.shape).swapaxes(0, 1)
         plotting.save(
             plotting.grid(rows.reshape(-1, *experiment.data.shape), columns=columns),
@@ -57,6 +59,12 @@ def under_way(experiment: Experiment, params: Params, made: dict[str, Any], work
         )
         found = {"samples": n, "times": path.times.tolist(), "logsnr": path.logsnr.tolist()}
         write_json(file, found | {"made": made})
+
+
+def _is_there(file: Path, made: dict[str, Any]) -> bool:
+    found = read_json(file)
+    same = isinstance(found, dict) and found.get("made") == json.loads(json.dumps(made))
+    return same and file.with_suffix(".png").is_file()
 
 
 def neighbors(

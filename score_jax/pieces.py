@@ -40,7 +40,7 @@ def in_pieces(
     """Arrays [total, ...] of the examples 0 .. total - 1, `size` of them made at a time.
 
     make(indices, progress) -> arrays [len(indices), ...]; example i's rows must depend on i and
-    on identity (JSON) alone. It tells progress the share done; where that answers False it may
+    on identity (JSON) alone. It may tell progress the share done; where that answers False it may
     return None, and is not asked again. The pieces lie in workdir/pieces until `drop` is called,
     those of another identity only until now. Returns all of it on every host.
 
@@ -75,6 +75,7 @@ def in_pieces(
                 if arrays is not None:
                     with whole(_path(folder, ranges[piece])) as partial:
                         np.savez(partial, **arrays)
+                    tell(1.0)
             number = int(most(stop.signal or 0 if mistake is None else MISTAKE))
             if number == MISTAKE:
                 raise mistake or ToldElsewhere("another host met a mistake, and says which")

@@ -127,6 +127,7 @@ def curves(
         axis.remove()
     figure.supxlabel(x_label)
     figure.supylabel(y_label)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    named = dict(pair[::-1] for axis in axes for pair in zip(*axis.get_legend_handles_labels()))
+    figure.legend(named.values(), named.keys(), loc="outside right upper")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -103,7 +103,7 @@ class Evaluation:
     labels), "inception" (FID's, from the file `inception` or where the message says), "none" (the
     numbers themselves), or a Python file of yours with features(images) (see
     `evaluation.features`). reference: a .npz of the real data's features, as
-    `python -m score_jax.evaluation.reference` writes it or others publish it; None to make it
+    --mode=reference writes it or others publish it; None to make it
     from the data. png: the samples are written as PNG files, too.
     """
 
@@ -135,9 +135,9 @@ class Likelihood:
     names some, else of the data.
 
     by: "ode", the probability flow, or "bound", the variational bound (of a ladder).
-    examples: the first so many, None for all. batch_size: how many at a time. seed: of all
-    draws; example i depends on (seed, i) alone. repeats: how often each example is measured, with
-    fresh draws (dequantization and probes, or the bound's noise).
+    examples: so many, evenly spread over them, None for all. batch_size: how many at a time.
+    seed: of all draws; example i depends on (seed, i) alone. repeats: how often each example is
+    measured, with fresh draws (dequantization and probes, or the bound's noise).
     trace: how the flow's divergence is found: "exact", or by `probes` random probes of the law
     "rademacher" or "gaussian". rtol, atol: the solver's tolerances. end: the time, nearly
     clean, whose density is measured; None for a ladder's first level or, without a ladder,

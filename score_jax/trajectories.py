@@ -37,7 +37,8 @@ def trajectory(
 ) -> Trajectory:
     """The first samples, each before `columns` of the sampler's steps, spread evenly over them.
 
-    What a step asks the network first is the sample at that step's time. Raises UserError for a
+    What a step asks the network first is the sample at that step's time (with churn: a little
+    noisier). Raises UserError for a
     sampler that chooses its own steps, and for one that makes none.
     """
     sampler, process, data = experiment.sampler, experiment.process, experiment.data

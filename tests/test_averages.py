@@ -70,6 +70,32 @@ def test_a_stopped_run_keeps_the_same_averages_and_snapshots(straight, tmp_path)
         ).read_bytes()
 
 
+def test_parameters_from_elsewhere_are_averaged_as_if_they_had_always_been_these(tmp_path):
+    """And not with the random ones of the beginning."""
+    from score_jax.training.checkpoints import Checkpoints
+
+    experiment = build(config(steps=1002, learning_rate=1e-8))
+    like = create(experiment)
+    sevens = jax.tree.map(lambda p: np.full(p.shape, 7.0, np.float32), like.params)
+    with Checkpoints(tmp_path, experiment.training) as checkpoints:
+        checkpoints.save(like._replace(step=np.int32(1000), params=sevens, ema=None,
+                                       opt_state=None, averages=()), [])  # fmt: skip
+        checkpoints.wait()
+        state, _ = checkpoints.restore(like=like)
+    for kept in state.averages:
+        assert all(np.all(np.asarray(leaf) == 7.0) for leaf in jax.tree.leaves(kept))
+
+
+def test_snapshots_of_a_future_that_was_left_are_deleted(tmp_path):
+    run(config(), tmp_path)
+    newest = tmp_path / "checkpoints" / "12"
+    next(newest.rglob("d/*")).unlink()  # damaged: the run goes on from step 10
+    (tmp_path / "averages" / "000000011.safetensors").write_bytes(b"of another learning rate")
+    run(config(), tmp_path)
+    names = sorted(file.stem for file in (tmp_path / "averages").iterdir())
+    assert names == ["000000003", "000000006", "000000009", "000000012"]
+
+
 def test_a_length_that_was_kept_comes_back(straight):
     folder, _, state = straight
     params, made = average(folder, 12, 0.2, like=state.params)

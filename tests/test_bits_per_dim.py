@@ -10,6 +10,7 @@ import pytest
 from conftest import tiny_config, tiny_images
 
 from score_jax.build import Experiment, build
+from score_jax.data.order import evenly
 from score_jax.densities import GaussianMixture
 from score_jax.errors import UserError
 from score_jax.evaluation import bound as bounds
@@ -68,7 +69,7 @@ def test_bits_per_dim_of_an_exact_mixture_are_right_to_a_thousandth(images, tmp_
     found = likelihoods.evaluate(images, NOTHING, {}, tmp_path)
     end = found["made"]["end"]
     density = blobs(64).noised(images.process.alpha(end), images.process.sigma(end))
-    gray = images.test.examples[:8].reshape(8, 1, 64)
+    gray = images.test.examples[evenly(8, 360)].reshape(8, 1, 64)
     u = np.random.default_rng(0).random((8, 500, 64))
     x = jnp.asarray((gray + u) / 128 - 1)  # [-1, 1)
     log_p = jax.vmap(jax.vmap(density.log_prob))(x)
@@ -139,6 +140,22 @@ def test_the_bound_is_above_the_exact_value_and_is_the_sum_of_its_terms(monkeypa
     assert np.all(np.diff(found["logsnr"]) < 0) and min(found["transitions"]) > 0
     assert json.loads((tmp_path / "bound.json").read_text()) == found
     assert "variational bound of 30 examples" in bounds.report(found)
+
+
+def test_pieces_of_other_test_data_of_the_same_name_are_not_taken(monkeypatch, tmp_path):
+    """A stop between: the first data's pieces lie there when the second's are measured."""
+    experiment = ladder(batch_size=10)
+    other = experiment._replace(test=experiment.test._replace(examples=-experiment.test.examples))
+    fresh, _ = exact_bound(other, monkeypatch, tmp_path / "fresh")
+    monkeypatch.setattr(bounds, "drop", lambda *args: None)  # as a stop at the end would
+    exact_bound(experiment, monkeypatch, tmp_path / "both")
+    after, _ = exact_bound(other, monkeypatch, tmp_path / "both")
+    assert after["nats_per_dim"] == fresh["nats_per_dim"]
+
+
+def test_few_examples_are_spread_over_data_that_are_sorted_by_class():
+    np.testing.assert_array_equal(evenly(4, 10), [0, 2, 5, 7])
+    np.testing.assert_array_equal(evenly(10, 10), np.arange(10))
 
 
 def test_the_bound_s_numbers_do_not_depend_on_the_batches(monkeypatch, tmp_path):

@@ -108,6 +108,9 @@ def test_the_classifier_is_trained_once_and_again_only_if_it_is_damaged(tmp_path
     assert "not FID" in first.name and first.kind == "classifier"
     (tmp_path / "classifier.npz").write_bytes(b"damaged")
     assert make_extractor(experiment, tmp_path).identity == first.identity and len(trained) == 2
+    labels = experiment.data.labels[::-1].copy()
+    other = experiment._replace(data=experiment.data._replace(labels=labels))
+    assert make_extractor(other, tmp_path).identity != first.identity and len(trained) == 3
 
 
 # --- figures -----------------------------------------------------------------------------
@@ -142,10 +145,21 @@ def test_figures_that_cannot_be_had_are_left_out_with_the_reason_and_none_is_nan
     assert not found.metrics and "NaN" in found.left_out["frechet_distance"]
 
 
-def test_a_covariance_that_would_not_fit_is_not_made():
-    wide = Features(np.zeros((4, 9_000), np.float32))
-    found = compare(wide, None, moments(np.zeros((3, 2))), kind="none")
-    assert "more than the 8,192" in found.left_out["frechet_distance"]
+def test_a_covariance_that_would_not_fit_is_not_made(tmp_path):
+    text = "import numpy\ndef features(images): return numpy.zeros((len(images), 9000))\n"
+    with pytest.raises(UserError, match="9,000 features an example, more than the 8,192"):
+        make_extractor(own(tmp_path, text), tmp_path).extract(digits().examples[:3])
+    experiment = build(tiny_images())
+    wide = experiment._replace(data=Dataset("photos", np.zeros((3, 64, 64, 3), np.uint8)))
+    with pytest.raises(UserError, match="'none': 12,288 features an example"):
+        evaluation.check(wide)
+
+
+def test_one_bandwidth_serves_all_samples_that_are_compared_with_the_same_data():
+    real, near, far = correlated(300), correlated(200, seed=1), correlated(200, seed=2, shift=40.0)
+    found = [compare(Features(x), real, moments(real), kind="none").metrics for x in (near, far)]
+    widths = [metrics["maximum_mean_discrepancy"]["bandwidth"] for metrics in found]
+    assert widths[0] == widths[1] > 0
 
 
 # --- the reference -----------------------------------------------------------------------
@@ -171,6 +185,10 @@ def test_a_reference_is_of_all_examples_and_made_once(points, tmp_path):
     assert not asked and again.settings == found.settings
     other = build(tiny_config(data=dict(seed=5)))
     assert make_reference(other, counting, path).moments.count == 300 and asked
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    path.write_bytes(damaged)
+    close(make_reference(points, extractor, path).moments.mean, found.moments.mean)
 
 
 def test_a_reference_of_others_is_mean_and_covariance(points, tmp_path):
@@ -189,6 +207,7 @@ def test_a_reference_of_others_is_mean_and_covariance(points, tmp_path):
         (b"nonsense", "not a readable .npz"),
         (dict(mu=np.zeros(2)), r"expected mu \[D\] and sigma \[D, D\]"),
         (dict(mu=np.zeros(2), sigma=np.eye(3)), r"expected mu \[D\]"),
+        (dict(mu=np.full(2, np.nan), sigma=np.eye(2)), "mu or sigma holds NaN"),
         (
             dict(mu=np.zeros(2), sigma=np.eye(2), settings='{"extractor": {"features": "a"}}'),
             "holds other features .*make it anew with --mode=reference",
@@ -232,6 +251,9 @@ def test_copies_are_counted_and_shown_first():
     assert set(shown[:2]) == {4, 9} and len(shown) == 8
     assert found.indices[0, 0] == (17 if shown[0] == 4 else 2)
     close(figures["median_distance"], figures["median_distance_of_test"], rtol=0.2)
+    mirrored = data.examples[:5, :, ::-1]
+    assert memorization.compare(mirrored, data, None)[0]["copies"] == 0
+    assert memorization.compare(mirrored, data, None, flip=True)[0]["copies"] == 5
     assert figures["smallest_distance_of_test"] > 10
 
 
@@ -311,6 +333,29 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same_figures(run, 
         assert main([*words, "--mode=evaluate"]) == 0
     assert asked == [8, 8, 8, 6, 30], "three pieces before the stop, one after; then the noise"
     assert result(workdir) == whole
+
+
+def test_what_was_damaged_or_deleted_is_made_again(run):
+    words, workdir = run
+    assert main([*words, "--mode=evaluate"]) == 0
+    whole, samples = result(workdir), (workdir / "samples.npz").read_bytes()
+    (workdir / "samples.npz").write_bytes(samples[:200])
+    (workdir / "samples" / "trajectory.png").unlink()
+    assert main([*words, "--mode=evaluate", "--config.evaluation.png=True"]) == 0
+    assert result(workdir)["metrics"] == whole["metrics"]
+    assert (workdir / "samples" / "trajectory.png").is_file()
+    assert len(list((workdir / "samples" / "png").iterdir())) == 30
+
+
+def test_a_reference_of_other_features_is_refused(run, tmp_path, capsys):
+    words, _ = run
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(3), sigma=np.eye(3))
+    option = f"--config.evaluation.reference={tmp_path / 'theirs.npz'}"
+    assert main([*words, "--mode=evaluate", option]) == 2
+    assert "holds 3 features, and the numbers themselves gives 64" in capsys.readouterr().err
+    missing = f"--config.evaluation.reference={tmp_path / 'nothing.npz'}"
+    assert main([*words, "--mode=evaluate", missing]) == 2
+    assert "nothing.npz" in capsys.readouterr().err
 
 
 def test_fewer_than_50000_have_to_be_meant_and_nothing_is_drawn_before(run, capsys):

@@ -48,6 +48,7 @@ def test_without_the_section_there_are_no_test_data():
     [
         (dict(split="train"), "config.test names the data that are trained on"),
         (dict(split="tset"), "Did you mean 'test'"),
+        (dict(split="all"), "of 1000 examples of digits are among the data that are trained on"),
         (dict(name="mnist5k"), "examples of shape (28, 28, 1) of mnist5k, but the data digits"),
         (dict(flip=True), "unknown option of config.test 'flip'"),
         (dict(name="digit"), "Did you mean 'digits'"),

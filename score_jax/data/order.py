@@ -29,3 +29,9 @@ class Order:
             here = epoch == e
             indices[here] = self.permutation(int(e))[offset[here]]
         return indices
+
+
+def evenly(n: int, total: int) -> np.ndarray:
+    """[n] indices spread evenly over 0 .. total - 1, n <= total: of every class where they are
+    sorted by class."""
+    return np.arange(n) * total // n

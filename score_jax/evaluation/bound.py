@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.build import Experiment
+from score_jax.data.order import evenly
 from score_jax.errors import UserError
-from score_jax.evaluation.likelihood import examples, share
+from score_jax.evaluation.likelihood import examples, share, which
 from score_jax.evaluation.spread import standard_errors
 from score_jax.hosts import leads
 from score_jax.keys import stream
@@ -43,7 +44,7 @@ def evaluate(
     workdir: Path,
     progress: Callable[[float], Any] = lambda fraction: None,
 ) -> dict[str, Any]:
-    """Measures the first likelihood.examples of the test data, or all; writes bound.json.
+    """Measures likelihood.examples of the test data, evenly spread, or all; writes bound.json.
 
     bits_per_dim (images: a code length, the decoder giving probabilities to the 256 gray levels;
     Ho et al. 2020, equations 5 and 13) or nats_per_dim (points, a density): the bound's total, and
@@ -58,10 +59,11 @@ def evaluate(
         "repeats": options.repeats,
         "variance": variance,
         "decoder": "discretized" if data.is_images else "gaussian",
-        "data": data.name,
+        "examples": n,
+        **which(data),
     }
-    measure = make_bound(experiment)
-    make = lambda indices, tell: measure(params, indices, tell)
+    measure, chosen = make_bound(experiment), evenly(n, len(data.examples))
+    make = lambda indices, tell: measure(params, chosen[indices], tell)
     terms = in_pieces(workdir, "bound", made, n, options.batch_size, make, progress)["terms"]
     dimensions = math.prod(data.shape)
     unit = "bits_per_dim" if data.is_images else "nats_per_dim"

@@ -24,12 +24,13 @@ from score_jax.evaluation.measure import compare
 from score_jax.evaluation.reference import Reference, make_reference, read_reference
 from score_jax.hosts import from_leader, leads
 from score_jax.metrics.frechet import moments
+from score_jax.metrics.kernel import median_distance
 from score_jax.models.base import Params
 from score_jax.pieces import drop, in_pieces
 from score_jax.workdir import write_json
 
 PUBLISHED = 50_000  # samples that figures are published with
-PIECE = 500  # images at a time
+PIECE = 256  # images at a time
 
 
 def check(experiment: Experiment) -> None:
@@ -41,13 +42,26 @@ def check(experiment: Experiment) -> None:
             "figures are published with, and they depend on the number; draw as many, or say that "
             "fewer are meant: --config.evaluation.allow_fewer=True"
         )
-    if options.samples < 2:
-        raise UserError("config.evaluation.samples = 1: nothing can be said of a single sample")
+    for what, n in (
+        ("config.evaluation.samples", options.samples),
+        (f"the number of examples of {experiment.data.name}", len(experiment.data.examples)),
+    ):
+        if n < 2:
+            raise UserError(f"{what} = {n}: nothing can be said of a single one")
     check_features(experiment)
+
+
+def prepare(experiment: Experiment, workdir: Path) -> Extractor:
+    """The extractor; and what is asked for by name is found, before samples are drawn."""
+    extractor = make_extractor(experiment, workdir)
+    if experiment.evaluation.reference is not None:
+        read_reference(Path(experiment.evaluation.reference), extractor)
+    return extractor
 
 
 def evaluate(
     experiment: Experiment,
+    extractor: Extractor,
     params: Params,
     samples: np.ndarray,
     made: dict[str, Any],
@@ -56,22 +70,29 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures samples, writes workdir/evaluation.json and returns what it holds.
 
-    metrics: all samples against all real data, or against config.evaluation.reference.
+    metrics: all samples against the real data, or against config.evaluation.reference; what needs
+    the real examples one by one takes as many as `used` says, of each.
     same_number: the figures of m samples, of m real examples and of m of noise (uniform bytes, or
     draws of the prior for points) against m other real examples, m half of those whose features
     the reference keeps or all samples: figures of finite sets depend on their number, so these
     compare with each other. held_out: the loss on the test data, all of them. Features are made
     in pieces that are kept until all is done, on every host; progress is told what is done.
     """
-    extractor = make_extractor(experiment, workdir)
     reference = reference_of(experiment, extractor, workdir, part_of(progress, "real data"))
     seen = _features_of(samples, extractor, made, workdir, part_of(progress, "samples"))
+    wide, given = seen.values.shape[1], len(reference.moments.mean)
+    if wide != given:
+        raise UserError(
+            f"config.evaluation.reference = {experiment.evaluation.reference} holds {given:,} "
+            f"features, and {extractor.name} gives {wide:,}"
+        )
     progress("figures", 0.0)
     line = _held_out(experiment, params)
     result = None
     if leads():
         real = None if reference.some is None else reference.some.values
-        found = compare(seen, real, reference.moments, kind=extractor.kind)
+        width = None if real is None else median_distance(real, real)  # one for all columns
+        found = compare(seen, real, reference.moments, kind=extractor.kind, bandwidth=width)
         result = {
             "features": {
                 "kind": extractor.kind,
@@ -87,15 +108,19 @@ def evaluate(
             },
             "samples": len(samples),
             "metrics": found.metrics,
-            "same_number": _same_number(experiment, extractor, reference, seen),
+            "used": found.used,
+            "same_number": _same_number(experiment, extractor, reference, seen, width),
             "left_out": found.left_out,
             "memorization": None,
             "held_out": line,
-            "protocol": _protocol(experiment),
+            "protocol": _protocol(experiment) | _numbers(found.used),
             "made": made,
         }
         if experiment.data.is_images and len(experiment.data.examples):
-            figures, shown = memorization.compare(samples, experiment.data, experiment.test)
+            flip = experiment.encoding.flip
+            figures, shown = memorization.compare(
+                samples, experiment.data, experiment.test, flip=flip
+            )
             result["memorization"] = figures | {
                 "shown": shown[0].tolist(),
                 "neighbors": shown[1].indices.tolist(),
@@ -191,14 +216,15 @@ def same_number(
     return m, {"real_against_real": rows(real, m, 2 * m), "noise_against_real": noise}
 
 
-def _same_number(experiment, extractor, reference, seen) -> dict[str, Any] | None:
+def _same_number(experiment, extractor, reference, seen, width) -> dict[str, Any] | None:
     m, others = same_number(experiment, extractor, reference, len(seen.values))
     if not others:
         return None
     others["samples_against_real"] = rows(seen, 0, m)
     first = reference.some.values[:m]
+    real = moments(first)
     return {"examples": m} | {
-        name: compare(features, first, moments(first), kind=extractor.kind).metrics
+        name: compare(features, first, real, kind=extractor.kind, bandwidth=width).metrics
         for name, features in others.items()
     }
 
@@ -228,9 +254,18 @@ def _protocol(experiment: Experiment) -> dict[str, Any]:
         if experiment.evaluation.features == "inception"
         else "none",
         "fewer_than_50000_were_meant": experiment.evaluation.allow_fewer,
-        "real_and_sampled_pairs": "the first 10,000 of each, at most, where all pairs are compared",
         "jax": jax.__version__,
         "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+    }
+
+
+def _numbers(used: dict[str, int]) -> dict[str, str]:
+    """How many examples go into the figures that need them one by one, in words."""
+    if not used:
+        return {}
+    return {
+        "kernel_distance": f"blocks of {used['kernel']:,} samples and as many real examples",
+        "precision_to_mmd": f"of {used['pairs']:,} samples and as many real examples",
     }
 
 

@@ -9,11 +9,15 @@ a Python file of yours that defines
     def features(images):       # uint8 [N, H, W, C] -> numbers [N, D]
         ...
 
-which is run, so use your own or one that you have read.
+which is run, so use your own or one that you have read. What it gives is known by the file's
+digest: where it loads weights or other code, name them in `IDENTITY = "..."`, so that features made
+with others are not taken for them.
 """
 
 import hashlib
 import importlib.util
+import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +30,9 @@ from score_jax.errors import UserError
 from score_jax.evaluation import classifier, inception, inception_weights
 from score_jax.files import whole
 from score_jax.hosts import leader_first
+from score_jax.workdir import fingerprint
+
+WIDEST = 8_192  # features, of which a covariance is made
 
 
 class Features(NamedTuple):
@@ -69,6 +76,16 @@ def check_features(experiment: Experiment) -> None:
             f"{data.name} has no labels to train a classifier on; use "
             "--config.evaluation.features=none, inception, or a Python file of yours"
         )
+    if kind == "none":
+        _check_width("config.evaluation.features = 'none'", math.prod(data.shape))
+
+
+def _check_width(what: str, width: int) -> None:
+    if width > WIDEST:
+        raise UserError(
+            f"{what}: {width:,} features an example, more than the {WIDEST:,} that a covariance is "
+            "made of; use fewer, or another --config.evaluation.features"
+        )
 
 
 def make_extractor(experiment: Experiment, folder: Path) -> Extractor:
@@ -100,13 +117,14 @@ def _inception(path):
 
 def _classifier(experiment, folder):
     data, path = experiment.data, folder / "classifier.npz"
-    params = _arrays(path)
-    if params is None:
+    of = fingerprint(data) | {"labels": hashlib.sha256(data.labels.tobytes()).hexdigest()[:16]}
+    params = _arrays(path) or {}
+    if str(params.pop("of", "")) != json.dumps(of):
         print(f"training a classifier of {data.name}, for its features", flush=True)
         params = classifier.train_classifier(data.examples, data.labels)
         params = flatten_dict(params, sep="/")
         with whole(path) as partial:
-            np.savez(partial, **params)
+            np.savez(partial, **params, of=np.array(json.dumps(of)))
     digest = hashlib.sha256()
     for name in sorted(params):
         digest.update(name.encode() + np.ascontiguousarray(params[name]).tobytes())
@@ -143,10 +161,12 @@ def _own(path):
             )
         if not np.isfinite(values).all():
             raise UserError(f"{path}: features(images) holds NaN or infinity")
+        _check_width(str(path), values.shape[1])
         return Features(values)
 
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Extractor("own", f"{path.name}", {"features": path.name, "sha256": sha256}, extract)
+    identity = {"features": path.name, "sha256": sha256, "of": str(getattr(module, "IDENTITY", ""))}
+    return Extractor("own", path.name, identity, extract)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray] | None:

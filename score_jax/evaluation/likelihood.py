@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from score_jax.build import Experiment
+from score_jax.data.base import Dataset
+from score_jax.data.order import evenly
 from score_jax.errors import UserError
 from score_jax.evaluation.spread import standard_errors
 from score_jax.hosts import leads
@@ -19,7 +21,7 @@ from score_jax.models.base import Params
 from score_jax.parallel import in_batches
 from score_jax.pieces import drop, in_pieces
 from score_jax.probability_flow import flow_times
-from score_jax.workdir import write_json
+from score_jax.workdir import fingerprint, write_json
 
 END = 1e-3  # of a process without a ladder: σ = 0.0105 for VP with its defaults
 
@@ -41,6 +43,11 @@ def examples(experiment: Experiment) -> int:
     return min(experiment.likelihood.examples or n, n)
 
 
+def which(data: Dataset) -> dict[str, str]:
+    """What tells the data that were measured from others."""
+    return {"data": data.name, "data_sha256": fingerprint(data)["sha256"]}
+
+
 def evaluate(
     experiment: Experiment,
     params: Params,
@@ -48,7 +55,7 @@ def evaluate(
     workdir: Path,
     progress: Callable[[float], Any] = lambda fraction: None,
 ) -> dict[str, Any]:
-    """Measures the first likelihood.examples of the test data, or all; writes likelihood.json.
+    """Measures likelihood.examples of the test data, evenly spread, or all: likelihood.json.
 
     A batch at a time, each kept until all are done, on every host (see `pieces`).
 
@@ -61,10 +68,11 @@ def evaluate(
     """
     n, options = examples(experiment), experiment.likelihood
     data = experiment.on_test().data
-    made = made | experiment.config["likelihood"] | {"end": _end(experiment), "data": data.name}
-    identity = {name: value for name, value in made.items() if name not in ("examples", "variance")}
+    made = made | experiment.config["likelihood"] | {"end": _end(experiment)} | which(data)
+    identity = {name: value for name, value in made.items() if name != "variance"} | {"examples": n}
     likelihood = make_likelihood(experiment)
-    make = lambda indices, tell: likelihood(params, indices, tell)._asdict()
+    chosen = evenly(n, len(data.examples))
+    make = lambda indices, tell: likelihood(params, chosen[indices], tell)._asdict()
     size = options.batch_size
     pieces = in_pieces(workdir, "likelihood", identity, n, size, make, progress)
     result = Likelihood(**pieces)  # [n, repeats] each

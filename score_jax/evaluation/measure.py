@@ -4,6 +4,7 @@ found = compare(samples, reference_features, moments, kind="inception")
 found.metrics["fid"], found.left_out
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,13 +12,12 @@ import numpy as np
 
 from score_jax.evaluation.features import Features
 from score_jax.metrics.frechet import Moments, frechet_distance_of_moments, moments
-from score_jax.metrics.kernel import kernel_distance, maximum_mean_discrepancy
+from score_jax.metrics.kernel import kernel_distance, maximum_mean_discrepancy, median_distance
 from score_jax.metrics.neighbors import density_coverage, precision_recall
 from score_jax.metrics.score import inception_score
 from score_jax.metrics.wasserstein import sliced_wasserstein
 
 PAIRED = 10_000  # rows of each set, at most, where all pairs are compared
-WIDEST = 8_192  # features of which a covariance is made
 # Names that are the literature's for Inception's features, and ours for any others.
 NAMES = {
     True: ("fid", "kid", "inception_score"),
@@ -26,37 +26,46 @@ NAMES = {
 
 
 class Compared(NamedTuple):
-    """metrics: {name: number, or {"value", "standard_error" or "standard_deviation"}}.
+    """metrics: {name: number, or {"value", "standard_error" or "standard_deviation", ...}}.
 
-    left_out: {name: why} of those that cannot be had. None is ever NaN.
+    left_out: {name: why} of those that cannot be had. None is ever NaN. used: how many samples,
+    and as many real examples, each kind of figure that needs the latter one by one takes.
     """
 
     metrics: dict[str, Any]
     left_out: dict[str, str]
+    used: dict[str, int]
 
 
 def compare(
-    samples: Features, real: np.ndarray | None, reference: Moments, *, kind: str
+    samples: Features,
+    real: np.ndarray | None,
+    reference: Moments,
+    *,
+    kind: str,
+    bandwidth: float | None = None,
 ) -> Compared:
     """The figures of samples, features [N, D], against the real data's moments and features [M, D].
 
     real: in random order, or None where only the moments are known. What compares all pairs
-    takes at most PAIRED rows of each, equally many. samples and real are taken in their order.
+    takes at most PAIRED rows of each, equally many, and the kernel distance min(N, M). bandwidth:
+    of the maximum mean discrepancy; None for the median distance of real examples: one that
+    depended on the samples would compare with no other.
     """
     frechet, kernel, score = NAMES[kind == "inception"]
     a = samples.values
     n = 0 if real is None else min(len(a), len(real), PAIRED)
-    pair = lambda metric: metric(a[:n], real[:n])
+    pair = functools.cache(lambda metric: metric(a[:n], real[:n]))  # two figures of each
     unknown = "the reference holds mean and covariance only" if real is None else None
-    too_wide = (
-        f"{a.shape[1]:,} features: more than the {WIDEST:,} that a covariance is made of"
-        if a.shape[1] > WIDEST
-        else None
-    )
     no_logits = "these features come without logits" if samples.logits is None else None
     of_rng = lambda: np.random.default_rng(0)
+
+    def discrepancy():
+        h = median_distance(real, real) if bandwidth is None else bandwidth
+        return maximum_mean_discrepancy(a[:n], real[:n], bandwidth=h)._asdict() | {"bandwidth": h}
+
     rows: dict[str, tuple[str | None, Callable[[], Any]]] = {
-        frechet: (too_wide, lambda: frechet_distance_of_moments(moments(a), reference)),
+        frechet: (None, lambda: frechet_distance_of_moments(moments(a), reference)),
         kernel: (unknown, lambda: kernel_distance(a, real, rng=of_rng())),
         score: (no_logits, lambda: inception_score(samples.logits, rng=of_rng())),
         "precision": (unknown, lambda: pair(precision_recall).precision),
@@ -67,7 +76,7 @@ def compare(
             unknown,
             lambda: sliced_wasserstein(a[:n], real[:n], projections=200, rng=of_rng()),
         ),
-        "maximum_mean_discrepancy": (unknown, lambda: pair(maximum_mean_discrepancy)),
+        "maximum_mean_discrepancy": (unknown, discrepancy),
     }
     metrics, left_out = {}, {}
     for name, (why, make) in rows.items():
@@ -78,8 +87,11 @@ def compare(
             except ValueError as error:  # too few rows, for one; its message says so
                 why = str(error)
         left_out[name] = why
-    return Compared(metrics, left_out)
+    used = {} if real is None else {"kernel": min(len(a), len(real)), "pairs": n}
+    return Compared(metrics, left_out, used)
 
 
 def _plain(found: Any) -> Any:
+    if isinstance(found, dict):
+        return found
     return found._asdict() if hasattr(found, "_asdict") else float(found)

@@ -20,13 +20,13 @@ from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation.features import Extractor, Features, as_arrays, from_arrays
 from score_jax.files import whole
-from score_jax.hosts import leads, on_leader
+from score_jax.hosts import on_leader
 from score_jax.metrics.frechet import Moments, moments
 from score_jax.pieces import drop, in_pieces
 from score_jax.workdir import fingerprint
 
 KEPT = 10_000  # examples whose features are kept one by one
-PIECE = 500  # images at a time
+PIECE = 256  # images at a time
 
 
 class Reference(NamedTuple):
@@ -65,10 +65,8 @@ def make_reference(
             return as_arrays(extractor.extract(x[indices.start : indices.stop]))
 
         found = in_pieces(path.parent, "reference", settings, len(x), PIECE, make, progress)
-        if leads():
-            _write(path, from_arrays(found), settings)
+        on_leader(lambda: _write(path, from_arrays(found), settings))
         drop(path.parent, "reference", settings)
-        on_leader(lambda: None)  # it is written
     return read_reference(path, extractor)
 
 
@@ -93,6 +91,8 @@ def read_reference(path: Path, extractor: Extractor) -> Reference:
     if mu is None or sigma is None or mu.ndim != 1 or sigma.shape != (len(mu),) * 2:
         shapes = {name: x.shape for name, x in arrays.items()}
         raise UserError(f"{path}: expected mu [D] and sigma [D, D], found {shapes}")
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise UserError(f"{path}: its mu or sigma holds NaN or infinity")
     theirs = settings.get("extractor", extractor.identity)
     if theirs != extractor.identity:
         raise UserError(
@@ -111,13 +111,17 @@ def _is_of(path: Path, settings: dict[str, Any]) -> bool:
     """Whether the file is there, whole, and made with these settings."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file["settings"])) == settings and bool(len(file["mu"]))
+            arrays = {name: file[name] for name in file.files}  # each has a checksum
+        return json.loads(str(arrays["settings"])) == settings
     except Exception:  # not there, or damaged in one of a dozen ways
         return False
 
 
 def _write(path: Path, features: Features, settings: dict[str, Any]) -> None:
-    found = moments(features.values)
+    try:
+        found = moments(features.values)
+    except ValueError as error:
+        raise UserError(f"the features of the data are of no use: {error}") from error
     chosen = np.random.default_rng(0).permutation(len(features.values))[:KEPT]
     with whole(path) as partial:
         np.savez(

@@ -51,14 +51,15 @@ def _loss(run):
         last = run.held_out[-1]
         band = " The band is one standard error." if with_errors else ""
         parts.append(
-            f"The same loss on {count(last.get('examples'))} examples of "
-            f"{last.get('data', 'data')} that are held out.{band}"
+            f"The same loss, of the averaged parameters and without dropout, on "
+            f"{count(last.get('examples'))} examples of {last.get('data', 'data')} that are held "
+            f"out.{band}"
         )
     parts.append(
         f"{count(bad)} step{'s' * (bad != 1)} had a loss or gradient that is not finite, and "
         f"{'is' if bad == 1 else 'are'} not in the means."
         if bad
-        else "No step had a loss or gradient that is not finite."
+        else "No logged step had a loss or gradient that is not finite."
     )
     return figure(chart(lines, "step", "loss", log=_is_wide(lines)), " ".join(parts))
 

@@ -90,7 +90,7 @@ def glance(run: Run) -> Markup:
         ),
         table(head, rows, right=range(2, len(head))),
         paragraph(
-            "± is one standard error. ",
+            "± is one standard error, of the sliced distance over its directions only. ",
             "s.d. is the standard deviation between parts of the samples, not an error of the "
             "value. "
             if any("standard_deviation" in mapping(value) for value in metrics.values())

@@ -44,6 +44,13 @@ def keep(workdir: Path, step: int, lengths: Sequence[float], averages: Sequence[
         ) from error
 
 
+def cut(workdir: Path, step: int) -> None:
+    """Deletes the snapshots beyond a step, which training makes again or, changed, does not."""
+    for file in (workdir / FOLDER).glob("[0-9]*.safetensors"):
+        if int(file.stem) > step:
+            file.unlink()
+
+
 def average(
     workdir: Path, step: int, sigma_rel: float, *, like: Params
 ) -> tuple[Params, dict[str, Any]]:

@@ -252,7 +252,9 @@ class Checkpoints:
         restored = self.writer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
         parts = {name: restored[name] for name in there}
         parts = {"ema": parts["params"], "opt_state": like.opt_state} | parts
-        parts["averages"] = tuple(parts.get("averages", like.averages))
+        # Of parameters from elsewhere: as if they had been these in all the steps before.
+        begun = (parts["params"],) * len(like.averages)
+        parts["averages"] = tuple(parts.get("averages", begun))
         state = TrainState(np.int32(step), **parts)
         return replicated(state), restored.pending
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from score_jax import held_out, plotting
 from score_jax.build import Experiment
-from score_jax.data.order import Order
+from score_jax.data.order import Order, evenly
 from score_jax.errors import UserError
 from score_jax.hosts import leads
 from score_jax.parallel import check_divides, most, positions, split, update_step
@@ -51,6 +51,8 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
             print(f"going on from the checkpoint of step {int(state.step)}", flush=True)
         elif (workdir / "metrics.jsonl").is_file():
             print("no checkpoint was saved; starting from the beginning", flush=True)
+        if leads():
+            averages.cut(workdir, int(state.step))
         with Log(workdir, int(state.step), silent=not leads()) as log:
             return _Run(experiment, workdir, checkpoints, log, pending).until_done(state)
 
@@ -90,7 +92,7 @@ class _Run:
         self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
         self.draw = make_draw(experiment, min(GRID, experiment.evaluation.samples))
-        self.measure = held_out.make_measure(experiment, HELD_OUT)
+        self.measure = held_out.make_measure(experiment)
         self.batches = Batches(experiment)
 
     def until_done(self, state: TrainState) -> TrainState:
@@ -112,15 +114,16 @@ class _Run:
                 self.checkpoints.check()
                 if step % options.log_every == 0:
                     self.write_line(step, bar)
+                # What a checkpoint is without would not be made again.
+                if step % options.sample_every == 0 and leads():
+                    self.write_held_out(step, state)
                 if options.power_ema and step % snapshot_every == 0:
                     self.keep_averages(state)
                 if step % options.checkpoint_every == 0:
                     self.save(step, state)
                     saved = step
-                if step % options.sample_every == 0 and leads():
-                    self.write_held_out(step, state)
-                    if step < options.steps:
-                        self.write_picture(step, state, bar)
+                if step % options.sample_every == 0 and step < options.steps and leads():
+                    self.write_picture(step, state, bar)
             if step != saved:
                 self.save(step, state)
             if options.power_ema and step == options.steps and step % snapshot_every:
@@ -190,7 +193,8 @@ class _Run:
     def write_held_out(self, step, state):
         if self.experiment.test is None:
             return
-        indices = range(min(HELD_OUT, len(self.experiment.test.examples)))
+        total = len(self.experiment.test.examples)
+        indices = evenly(min(HELD_OUT, total), total)
         found = held_out.summary(self.experiment, self.measure(state.ema, indices))
         self.log.held_out(step, found)
 
