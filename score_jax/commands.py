@@ -16,6 +16,7 @@ from score_jax.errors import UserError
 from score_jax.evaluation import bound as bounds
 from score_jax.evaluation import evaluate as evaluation
 from score_jax.evaluation import likelihood as likelihoods
+from score_jax.evaluation.examples import examples
 from score_jax.evaluation.features import make_extractor
 from score_jax.evaluation.reference import make_reference
 from score_jax.files import whole
@@ -108,7 +109,7 @@ def likelihood(experiment: Experiment, workdir: Path) -> None:
     module = {"ode": likelihoods, "bound": bounds}[experiment.likelihood.by]
     module.check(experiment)
     params, made = newest(experiment, workdir)
-    total = likelihoods.examples(experiment)
+    total = examples(experiment)
     with _bar("likelihood", total, " examples") as bar:
         tell = lambda fraction: bar.update(int(fraction * total) - bar.n)
         result = module.evaluate(experiment, params, made, workdir, tell)

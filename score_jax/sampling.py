@@ -48,6 +48,26 @@ def predict_of(experiment: Experiment, params: Params, label: Array) -> PredictF
     return experiment.sampling_predict(experiment.net(params, label=label))
 
 
+def make_steps(experiment: Experiment) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(start, advance) of samples that are spread over the devices, see `parallel.over_examples`.
+
+    start(None, index) -> run, before the first step. advance((params, schedule, begin, end), index,
+    label, run) -> run, after the steps begin .. end - 1 of the schedule.
+    """
+    sampler, shape = experiment.sampler, experiment.data.shape
+
+    def start(shared, index):
+        return base.start(sample_key(experiment, index), experiment.process, sampler, shape)
+
+    def advance(shared, index, label, run):
+        params, schedule, begin, end = shared
+        ready = sampler._replace(schedule=schedule, calibrate=None)
+        predict = predict_of(experiment, params, label)
+        return base.advance(sample_key(experiment, index), ready, predict, run, begin, end)
+
+    return over_examples(start), over_examples(advance)
+
+
 def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | None]:
     """draw(params, indices, progress) -> the samples with these indices.
 
@@ -58,23 +78,14 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     A sampler that is to be calibrated is, whenever it meets new parameters: on at most 1,000
     training examples, which costs what drawing as many samples does.
     """
-    sampler, process, data = experiment.sampler, experiment.process, experiment.data
-    batch_size = rounded_up(batch_size)
-
-    key_of, predict = partial(sample_key, experiment), partial(predict_of, experiment)
-
-    def start(shared, index):
-        return base.start(key_of(index), process, sampler, data.shape)
-
-    def advance(shared, index, label, run):
-        params, schedule, begin, end = shared
-        ready = sampler._replace(schedule=schedule, calibrate=None)
-        return base.advance(key_of(index), ready, predict(params, label), run, begin, end)
+    sampler, batch_size = experiment.sampler, rounded_up(batch_size)
+    predict = partial(predict_of, experiment)
 
     def finish(params, label, run):
         return base.finish(sampler, predict(params, label), run)
 
-    start, advance, finish = map(over_examples, (start, advance, finish))
+    start, advance = make_steps(experiment)
+    finish = over_examples(finish)
     pieces = np.linspace(0, sampler.steps, max(1, min(PIECES, sampler.steps)) + 1).astype(np.int32)
     calibrate = make_calibrate(experiment, batch_size)
     calibrated = None, None  # the last parameters, and the schedule for them

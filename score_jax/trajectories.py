@@ -4,7 +4,6 @@ path = trajectory(experiment, params, samples=8, columns=10)
 path.x, path.x0          # [8, 10, ...]: the state, and E[x_0 | x_t] by the network
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,8 +14,7 @@ from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.models.base import Params
 from score_jax.parallel import join, over_examples, rounded_up, split
-from score_jax.samplers import base
-from score_jax.sampling import make_calibrate, predict_of, sample_key
+from score_jax.sampling import make_calibrate, make_steps, predict_of, sample_key
 from score_jax.times import on_host
 
 
@@ -41,36 +39,30 @@ def trajectory(
     noisier). Raises UserError for a
     sampler that chooses its own steps, and for one that makes none.
     """
-    sampler, process, data = experiment.sampler, experiment.process, experiment.data
+    sampler = experiment.sampler
     if sampler.evaluations is not None or sampler.steps == 0:
         name = experiment.config["sampler"]["name"]
         raise UserError(f"config.sampler.name = {name!r} has no steps at which to look")
     schedule = make_calibrate(experiment, samples)(params, lambda fraction: None)
     shown = np.unique(np.linspace(0, sampler.steps - 1, columns).round().astype(np.int32))
-    key_of, predict = partial(sample_key, experiment), partial(predict_of, experiment)
-
-    def start(shared, index):
-        return base.start(key_of(index), process, sampler, data.shape)
-
-    def advance(shared, index, label, run):
-        params, schedule, begin, end = shared
-        ready = sampler._replace(schedule=schedule, calibrate=None)
-        return base.advance(key_of(index), ready, predict(params, label), run, begin, end)
 
     def look(shared, index, label, run):
         params, schedule, at = shared
-        asked = []
+        predict, asked = predict_of(experiment, params, label), []
 
         def watched(x, t):
-            said = predict(params, label)(x, t)
+            said = predict(x, t)
             asked.append((x, said.x0))
             return said
 
         row = (jnp.asarray(c)[at] for c in schedule)
-        sampler.step(jax.random.fold_in(key_of(index), at), watched, run.state, *row)
+        sampler.step(
+            jax.random.fold_in(sample_key(experiment, index), at), watched, run.state, *row
+        )
         return asked[0]
 
-    start, advance, look = map(over_examples, (start, advance, look))
+    start, advance = make_steps(experiment)
+    look = over_examples(look)
     index = np.arange(rounded_up(samples), dtype=np.int32)
     index, label = split(index), split(experiment.labels(index))
     run, found, done = start(None, index), [], np.int32(0)
@@ -80,4 +72,4 @@ def trajectory(
         done = at
     x, x0 = (np.stack([join(part) for part in parts], axis=1)[:samples] for parts in zip(*found))
     times = np.asarray(sampler.schedule[0], np.float64)[shown]
-    return Trajectory(times, on_host(process.logsnr, times), x, x0)
+    return Trajectory(times, on_host(experiment.process.logsnr, times), x, x0)

@@ -335,6 +335,21 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same_figures(run, 
     assert result(workdir) == whole
 
 
+def test_the_report_of_the_run_opens_in_a_browser_with_all_its_pictures(run, tmp_path):
+    from test_report_in_browser import BROWSER, PROBE, browse, seen
+
+    if BROWSER is None:
+        pytest.skip("no browser on PATH")
+    words, workdir = run
+    assert main([*words, "--mode=evaluate"]) == 0
+    copy = tmp_path / "copy.html"
+    copy.write_text((workdir / "report.html").read_text().replace("<head>", f"<head>{PROBE}"))
+    dom = browse(tmp_path, copy, "--dump-dom")
+    found = seen(dom)
+    assert found["errors"] == "" and len(found["widths"]) == 3 and min(found["widths"]) > 0
+    assert "8 samples under way" in dom and "of 30 those that are nearest" in dom
+
+
 def test_what_was_damaged_or_deleted_is_made_again(run):
     words, workdir = run
     assert main([*words, "--mode=evaluate"]) == 0

@@ -13,14 +13,13 @@ import numpy as np
 from score_jax.build import Experiment
 from score_jax.data.order import evenly
 from score_jax.errors import UserError
-from score_jax.evaluation.likelihood import examples, share, which
+from score_jax.evaluation.examples import examples, over_repeats, which
 from score_jax.evaluation.spread import standard_errors
 from score_jax.hosts import leads
 from score_jax.keys import stream
 from score_jax.losses.decoders import Decoder, gaussian
 from score_jax.losses.variational import DECODERS, bound, require_ladder
 from score_jax.models.base import Params
-from score_jax.parallel import in_batches
 from score_jax.pieces import drop, in_pieces
 from score_jax.times import on_host
 from score_jax.workdir import write_json
@@ -63,7 +62,7 @@ def evaluate(
         **which(data),
     }
     measure, chosen = make_bound(experiment), evenly(n, len(data.examples))
-    make = lambda indices, tell: measure(params, chosen[indices], tell)
+    make = lambda indices, tell: {"terms": measure(params, chosen[indices], tell)}
     terms = in_pieces(workdir, "bound", made, n, options.batch_size, make, progress)["terms"]
     dimensions = math.prod(data.shape)
     unit = "bits_per_dim" if data.is_images else "nats_per_dim"
@@ -112,36 +111,25 @@ def report(result: dict[str, Any]) -> str:
     )
 
 
-def make_bound(experiment: Experiment) -> Callable[..., dict[str, np.ndarray]]:
-    """measure(params, indices, progress) -> {"terms": [n, repeats, 1 + N]} in nats: the prior, then
-    the terms of the levels from the cleanest (the reconstruction) up.
+def make_bound(experiment: Experiment) -> Callable[..., np.ndarray]:
+    """measure(params, indices, progress) -> [n, repeats, 1 + N] in nats: the prior, then the terms
+    of the levels from the cleanest (the reconstruction) up.
 
-    Example i depends on likelihood.seed and on i alone.
+    See `examples.over_repeats`. Example i depends on likelihood.seed and on i alone.
     """
-    experiment = experiment.on_test()
-    options, process, data = experiment.likelihood, experiment.process, experiment.data
+    process, seed = experiment.process, experiment.likelihood.seed
     encoding = experiment.encoding._replace(flip=False, dequantize=False)
     variance, decoder = _variance(experiment), _decoder(experiment)
 
     def one(params, repeat, index, label, x):
-        key = jax.random.fold_in(stream(options.seed, "bound"), index)
+        key = jax.random.fold_in(stream(seed, "bound"), index)
         key = jax.random.fold_in(key, repeat)
         predict = experiment.predict(experiment.net(params, label=label))
         x_0 = encoding.encode(key, x)
         found = bound(key, process, predict, x_0, variance=variance, decoder=decoder)
         return jnp.concatenate([jnp.stack([found.prior, found.reconstruction]), found.transitions])
 
-    together = in_batches(one, min(options.batch_size, len(data.examples)))
-
-    def measure(params, indices, progress=lambda fraction: None):
-        batch, turns = experiment.examples_at(indices), range(options.repeats)
-        found = [
-            together(params, np.full_like(batch[0], r), *batch, progress=share(progress, r, turns))
-            for r in turns
-        ]
-        return {"terms": np.stack(found, axis=1).astype(np.float64)}
-
-    return measure
+    return over_repeats(experiment, one)
 
 
 def _variance(experiment: Experiment) -> str:

@@ -10,18 +10,17 @@ import jax
 import numpy as np
 
 from score_jax.build import Experiment
-from score_jax.data.base import Dataset
 from score_jax.data.order import evenly
 from score_jax.errors import UserError
+from score_jax.evaluation.examples import examples, over_repeats, which
 from score_jax.evaluation.spread import standard_errors
 from score_jax.hosts import leads
 from score_jax.keys import stream
 from score_jax.likelihood import Likelihood, bits_per_dim, log_likelihood
 from score_jax.models.base import Params
-from score_jax.parallel import in_batches
 from score_jax.pieces import drop, in_pieces
 from score_jax.probability_flow import flow_times
-from score_jax.workdir import fingerprint, write_json
+from score_jax.workdir import write_json
 
 END = 1e-3  # of a process without a ladder: σ = 0.0105 for VP with its defaults
 
@@ -35,17 +34,6 @@ def check(experiment: Experiment) -> None:
             "--config.likelihood.by=bound asks at the levels only"
         )
     flow_times(experiment.process, _end(experiment), 1.0)
-
-
-def examples(experiment: Experiment) -> int:
-    """How many examples are measured."""
-    n = len(experiment.on_test().data.examples)
-    return min(experiment.likelihood.examples or n, n)
-
-
-def which(data: Dataset) -> dict[str, str]:
-    """What tells the data that were measured from others."""
-    return {"data": data.name, "data_sha256": fingerprint(data)["sha256"]}
 
 
 def evaluate(
@@ -135,11 +123,9 @@ def report(result: dict[str, Any]) -> str:
 def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
     """likelihood(params, indices, progress) -> Likelihood of the test examples with these indices.
 
-    float64 [N, repeats] on the host. Example i depends on likelihood.seed and on i alone. progress
-    is told the share of the work done.
+    See `examples.over_repeats`. Example i depends on likelihood.seed and on i alone.
     """
-    experiment = experiment.on_test()
-    options, process, data = experiment.likelihood, experiment.process, experiment.data
+    options, process = experiment.likelihood, experiment.process
     encoding = experiment.encoding._replace(flip=False, dequantize=True)
     end = _end(experiment)
 
@@ -158,22 +144,7 @@ def make_likelihood(experiment: Experiment) -> Callable[..., Likelihood]:
             probes=options.probes,
         )
 
-    together = in_batches(one, min(options.batch_size, len(data.examples)))
-
-    def likelihood(params, indices, progress=lambda fraction: None):
-        batch, turns = experiment.examples_at(indices), range(options.repeats)
-        found = [
-            together(params, np.full_like(batch[0], r), *batch, progress=share(progress, r, turns))
-            for r in turns
-        ]
-        return jax.tree.map(lambda *r: np.stack(r, axis=1).astype(np.float64), *found)
-
-    return likelihood
-
-
-def share(progress: Callable[[float], Any], turn: int, turns: range) -> Callable[[float], Any]:
-    """Tells progress of the whole what is told of one turn."""
-    return lambda fraction: progress((turn + fraction) / len(turns))
+    return over_repeats(experiment, one)
 
 
 def _end(experiment: Experiment) -> float:
