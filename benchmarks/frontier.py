@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from score_jax.workdir import locked, read_json, write_json
 
 EVALUATIONS = (5, 10, 20, 50, 100)
 SAMPLERS = ("ancestral", "ddim", "heun", "dpm_solver_pp_2m", "dpm_solver_pp_3m", "unipc", "deis")
+END = 1e-3  # of a grid in the log SNR
 TRIED = (4, 8)  # steps, from which it is found what a step costs
 
 
@@ -73,12 +75,21 @@ def at_cost(experiment: Experiment, section: dict[str, Any], budget: int) -> Exp
     raise UserError(f"{section['name']} needs more than {budget} evaluations")
 
 
-def sections(config: dict[str, Any], samplers: list[str], grids: list[str]) -> list[dict[str, Any]]:
-    """The sampler sections to try: the config's own options where the sampler is the same."""
-    mine, found = config["sampler"], []
+def sections(
+    experiment: Experiment, samplers: Sequence[str], grids: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """The sampler sections to try: with the config's own options where the sampler is the same.
+
+    A grid in the log SNR ends at a ladder's first level or, without one, at END: there is no noise
+    at t = 0.
+    """
+    mine, levels = experiment.config["sampler"], experiment.process.levels
+    found = []
     for name in samplers:
-        for grid in grids:
-            options = {"name": name, "grid": grid, "clip": mine["clip"]}
+        for grid in grids or ("ladder" if levels else "uniform", "logsnr"):
+            inside = 1.0 / levels if levels else END
+            end = inside if grid in ("logsnr", "karras") else 0.0
+            options = {"name": name, "grid": grid, "clip": mine["clip"], "end": end}
             found.append((mine if mine["name"] == name else {}) | options)
     return found
 
@@ -106,7 +117,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         done, folder, told = [], workdir / "frontier", set()
         tries = [
             (section, budget)
-            for section in sections(experiment.config, arguments.samplers, arguments.grids)
+            for section in sections(experiment, arguments.samplers, arguments.grids)
             for budget in arguments.evaluations
         ]
         for section, budget in progress(tries, "frontier"):
@@ -198,7 +209,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", type=Path, required=True, help="a run that was trained")
     parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS)
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
-    parser.add_argument("--grids", nargs="+", default=("uniform", "logsnr"))
+    parser.add_argument("--grids", nargs="+", help="by default logsnr, and ladder or uniform")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records there, too")
     arguments = parser.parse_args(rest)
