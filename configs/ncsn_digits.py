@@ -1,9 +1,8 @@
 """NCSN on scikit-learn's digits: the demo.
 
-Noise conditional score network (Song & Ermon 2019) on 1,437 real 8x8 digits (360 of other writers
-are for testing), with the ladder
-of NCSNv2 (Song & Ermon 2020, technique 2: neighbouring levels overlap) in place of ten
-levels, and its network f(x)/σ (technique 3), here as the eps view.
+Noise conditional score network (Song & Ermon 2019) on 1,437 real 8x8 digits (360 of other
+writers are for testing), with the ladder of NCSNv2 (Song & Ermon 2020, technique 2: neighbouring
+levels overlap) in place of ten levels, and its network f(x)/σ (technique 3), here as the eps view.
 
 Expect digits most of which a person can read, and a Fréchet distance to the real ones about
 three times that of other real ones at the same number (--mode=evaluate). Time on two cores: 4
