@@ -47,13 +47,14 @@ def describe(experiment: Experiment, workdir: Path) -> str:
 
 
 def train(experiment: Experiment, workdir: Path) -> None:
-    """Trains to the last step, then samples."""
+    """Trains to the last step, then samples; the report is there before."""
     if experiment.evaluation.ema is not None and not experiment.training.power_ema:
         raise UserError(
             f"config.evaluation.ema = {experiment.evaluation.ema} is made of averages that "
             "training keeps: it needs config.training.power_ema, such as (0.05, 0.1)"
         )
     loop.train(experiment, workdir)
+    _report(workdir)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(workdir, "results"))

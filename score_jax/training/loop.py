@@ -122,7 +122,9 @@ class _Run:
                 if step % options.checkpoint_every == 0:
                     self.save(step, state)
                     saved = step
-                if step % options.sample_every == 0 and step < options.steps and leads():
+                # The last one is of what is drawn after training, unless that takes long.
+                soon = step == options.steps and self.experiment.evaluation.samples <= GRID
+                if step % options.sample_every == 0 and not soon and leads():
                     self.write_picture(step, state, bar)
             if step != saved:
                 self.save(step, state)
