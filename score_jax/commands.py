@@ -126,7 +126,8 @@ def report(experiment: Experiment, workdir: Path) -> None:
         pictures.under_way(experiment, params, how(experiment, made), workdir)
     except UserError as error:
         print(f"no samples under way: {error}", flush=True)
-    _report(workdir)
+    if leads():
+        print(f"a report: {write_report(workdir)}", flush=True)
 
 
 def reference(experiment: Experiment) -> None:
@@ -266,8 +267,13 @@ def _png(experiment, samples, workdir):
 
 
 def _report(workdir):
-    if leads():
+    """The report, after what it is about; a run whose config is lost goes on without."""
+    if not leads():
+        return
+    try:
         print(f"a report: {write_report(workdir)}", flush=True)
+    except UserError as error:
+        print(f"no report: {error}", flush=True)
 
 
 def _labels(experiment):
