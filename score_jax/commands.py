@@ -19,7 +19,7 @@ from score_jax.evaluation import likelihood as likelihoods
 from score_jax.evaluation.examples import examples
 from score_jax.evaluation.features import make_extractor
 from score_jax.evaluation.reference import make_reference
-from score_jax.files import whole
+from score_jax.files import arrays, whole
 from score_jax.hosts import from_leader, leads
 from score_jax.models.base import Params, count, is_conditional
 from score_jax.pieces import drop, in_pieces
@@ -288,11 +288,8 @@ def _are_there(workdir, made) -> bool:
     found = read_json(workdir / "samples.json")
     if not isinstance(found, dict) or made != {key: found.get(key) for key in made}:
         return False
-    try:
-        with np.load(workdir / "samples.npz", allow_pickle=False) as file:
-            return len(file["arr_0"]) == made["samples"]
-    except Exception:  # not there, or damaged in one of a dozen ways
-        return False
+    there = arrays(workdir / "samples.npz") or {}
+    return len(there.get("arr_0", ())) == made["samples"]
 
 
 def _digest(tree) -> str:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from score_jax.errors import UserError
-from score_jax.files import whole
+from score_jax.files import arrays, whole
 from score_jax.hosts import ToldElsewhere, from_leader, leads
 from score_jax.parallel import most
 from score_jax.signals import Interrupted, StopSignals
@@ -68,13 +68,13 @@ def in_pieces(
             mistake = None
             for piece in missing[turn * hosts :][me : me + 1]:
                 try:
-                    arrays = make(ranges[piece], tell)
+                    made = make(ranges[piece], tell)
                 except UserError as error:
                     mistake = error
                     break
-                if arrays is not None:
+                if made is not None:
                     with whole(_path(folder, ranges[piece])) as partial:
-                        np.savez(partial, **arrays)
+                        np.savez(partial, **made)
                     tell(1.0)
             number = int(most(stop.signal or 0 if mistake is None else MISTAKE))
             if number == MISTAKE:
@@ -118,10 +118,6 @@ def _path(folder: Path, indices: range) -> Path:
 
 def _read(folder: Path, indices: range) -> Arrays | None:
     """A piece, or None where it is not there or damaged (each array has a checksum in it)."""
-    try:
-        with np.load(_path(folder, indices), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception:  # NumPy, zipfile and zlib raise a dozen kinds
-        return None
-    fits = arrays and all(len(a) == len(indices) for a in arrays.values())
-    return arrays if fits else None
+    found = arrays(_path(folder, indices))
+    fits = found and all(len(a) == len(indices) for a in found.values())
+    return found if fits else None

@@ -98,7 +98,7 @@ def evaluate(
                 "kind": extractor.kind,
                 "name": extractor.name,
                 "dimensions": seen.values.shape[1],
-                "sha256": next((v for k, v in extractor.identity.items() if "sha256" in k), None),
+                "sha256": extractor.identity.get("sha256"),
             },
             "reference": {
                 "data": reference.settings["data"],
@@ -147,11 +147,11 @@ def report(result: dict[str, Any]) -> str:
         n = f"{same['examples']:,}"
         head += [f"{n} samples", f"{n} real", f"{n} noise"]
         columns += [same[f"{who}_against_real"] for who in ("samples", "real", "noise")]
-    rows = [head] + [
+    table = [head] + [
         [name, *(_shown(column.get(name)) for column in columns)] for name in result["metrics"]
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    for row in table:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))
         lines.append("  " + "  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
     if same is not None:

@@ -28,7 +28,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation import classifier, inception, inception_weights
-from score_jax.files import whole
+from score_jax.files import arrays, whole
 from score_jax.hosts import leader_first
 from score_jax.workdir import fingerprint
 
@@ -48,8 +48,8 @@ def as_arrays(features: Features) -> dict[str, np.ndarray]:
     return {"features": features.values} | logits
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Features:
-    return Features(arrays["features"], arrays.get("logits"))
+def from_arrays(found: Mapping[str, np.ndarray]) -> Features:
+    return Features(found["features"], found.get("logits"))
 
 
 def rows(features: Features, begin: int, end: int) -> Features:
@@ -110,7 +110,7 @@ def _inception(path):
     name = "Inception-v3, TensorFlow's of 2015-12-05" + (
         "" if weights.published else " (weights from safetensors, not checked against any checksum)"
     )
-    identity = {"features": "inception", "tensors_sha256": weights.sha256}
+    identity = {"features": "inception", "sha256": weights.sha256}
     extract = lambda x: Features(*inception.inception_features(weights.params, x))
     return Extractor("inception", name, identity, extract)
 
@@ -118,7 +118,7 @@ def _inception(path):
 def _classifier(experiment, folder):
     data, path = experiment.data, folder / "classifier.npz"
     of = fingerprint(data) | {"labels": hashlib.sha256(data.labels.tobytes()).hexdigest()[:16]}
-    params = _arrays(path) or {}
+    params = arrays(path) or {}
     if str(params.pop("of", "")) != json.dumps(of):
         print(f"training a classifier of {data.name}, for its features", flush=True)
         params = classifier.train_classifier(data.examples, data.labels)
@@ -128,7 +128,7 @@ def _classifier(experiment, folder):
     digest = hashlib.sha256()
     for name in sorted(params):
         digest.update(name.encode() + np.ascontiguousarray(params[name]).tobytes())
-    identity = {"features": "classifier", "parameters_sha256": digest.hexdigest()}
+    identity = {"features": "classifier", "sha256": digest.hexdigest()}
     name = f"the features of a small classifier of {data.name} (not FID)"
     tree = unflatten_dict(params, sep="/")
     extract = lambda x: Features(*classifier.classifier_features(tree, x))
@@ -167,12 +167,3 @@ def _own(path):
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = {"features": path.name, "sha256": sha256, "of": str(getattr(module, "IDENTITY", ""))}
     return Extractor("own", path.name, identity, extract)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """What a .npz holds; None where it is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except Exception:  # NumPy, zipfile and zlib raise a dozen kinds
-        return None

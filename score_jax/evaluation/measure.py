@@ -1,7 +1,9 @@
 """All figures of a set of samples beside real data, in one kind of features.
 
-found = compare(samples, reference_features, moments, kind="inception")
-found.metrics["fid"], found.left_out
+    found = compare(samples, real, moments, kind="inception")
+    found.metrics["fid"], found.left_out
+
+samples are `Features`, real features [M, D].
 """
 
 import functools

@@ -28,8 +28,9 @@ class Neighbors(NamedTuple):
 def neighbors(queries: np.ndarray, images: np.ndarray, *, k: int = 1) -> Neighbors:
     """The k images nearest to each query, both uint8 [.., H, W, C]; a block of images at a time.
 
-    Found by |q|² - 2 q·x + |x|² in float32, whose error is less than a tenth of a gray level;
-    the distances of those that are found are exact.
+    `metrics.neighbors.nearest` is exact and wants all in memory, in float64; these may be many
+    gigabytes of a file. Found by |q|² - 2 q·x + |x|² in float32, whose error is less than a tenth
+    of a gray level; the distances of those that are found are exact.
     """
     k, size = min(k, len(images)), queries[0].size
     flat = lambda x: x.reshape(len(x), size).astype(np.float32) - np.float32(MIDDLE)

@@ -19,7 +19,7 @@ import numpy as np
 from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation.features import Extractor, Features, as_arrays, from_arrays
-from score_jax.files import whole
+from score_jax.files import arrays, whole
 from score_jax.hosts import on_leader
 from score_jax.metrics.frechet import Moments, moments
 from score_jax.pieces import drop, in_pieces
@@ -81,15 +81,16 @@ def read_reference(path: Path, extractor: Extractor) -> Reference:
             f"config.evaluation.reference: no file {path} (looked in {Path.cwd()}); "
             "--mode=reference makes it, and without the option the data are taken"
         )
+    found = arrays(path)
+    if found is None:
+        raise UserError(f"{path}: not a readable .npz of numbers")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        settings = json.loads(str(arrays.pop("settings", "{}")))
-    except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds
-        raise UserError(f"{path}: not a readable .npz of numbers ({error})") from error
-    mu, sigma = arrays.get("mu"), arrays.get("sigma")
+        settings = json.loads(str(found.pop("settings", "{}")))
+    except ValueError as error:
+        raise UserError(f"{path}: its settings are not JSON ({error})") from error
+    mu, sigma = found.get("mu"), found.get("sigma")
     if mu is None or sigma is None or mu.ndim != 1 or sigma.shape != (len(mu),) * 2:
-        shapes = {name: x.shape for name, x in arrays.items()}
+        shapes = {name: x.shape for name, x in found.items()}
         raise UserError(f"{path}: expected mu [D] and sigma [D, D], found {shapes}")
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise UserError(f"{path}: its mu or sigma holds NaN or infinity")
@@ -103,18 +104,13 @@ def read_reference(path: Path, extractor: Extractor) -> Reference:
     if not settings:
         settings = {"data": f"of others, {path.name}"}
     settings["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    some = from_arrays(arrays) if "features" in arrays else None
+    some = from_arrays(found) if "features" in found else None
     return Reference(Moments(mu, sigma, count), some, settings)
 
 
 def _is_of(path: Path, settings: dict[str, Any]) -> bool:
     """Whether the file is there, whole, and made with these settings."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}  # each has a checksum
-        return json.loads(str(arrays["settings"])) == settings
-    except Exception:  # not there, or damaged in one of a dozen ways
-        return False
+    return str((arrays(path) or {}).get("settings")) == json.dumps(settings)
 
 
 def _write(path: Path, features: Features, settings: dict[str, Any]) -> None:
