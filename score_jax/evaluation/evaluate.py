@@ -264,8 +264,8 @@ def _numbers(used: dict[str, int]) -> dict[str, str]:
     if not used:
         return {}
     return {
-        "kernel_distance": f"blocks of {used['kernel']:,} samples and as many real examples",
-        "precision_to_mmd": f"of {used['pairs']:,} samples and as many real examples",
+        "kernel_distance": f"{used['kernel']:,} samples and as many real examples, in blocks",
+        "precision_to_mmd": f"{used['pairs']:,} samples and as many real examples",
     }
 
 
