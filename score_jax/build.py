@@ -22,15 +22,13 @@ from score_jax.losses.base import LossFn
 from score_jax.models import MODELS
 from score_jax.models.base import Params, as_net, is_conditional
 from score_jax.options import check_options, choose, options_of
-from score_jax.predictions import (
-    Net,
+from score_jax.parameterization import (
     Parameterization,
-    PredictFn,
     check_parameterization,
     check_start,
-    clipped,
     make_predict,
 )
+from score_jax.predictions import Net, PredictFn, clipped
 from score_jax.processes import PROCESSES, GaussianProcess
 from score_jax.samplers import SAMPLERS
 from score_jax.samplers.base import Sampler

@@ -19,7 +19,7 @@ LAYERS = (
     ("hosts", "keys", "limits", "odes", "power_ema", "signals"),
     ("densities", "metrics", "processes", "plotting", "options", "tensors"),
     ("predictions", "times"),
-    ("probability_flow", "variances"),
+    ("parameterization", "probability_flow", "variances"),
     ("losses", "samplers", "likelihood", "models", "data", "config"),
     ("checks", "sections"),
     ("build", "parallel", "workdir"),

@@ -7,15 +7,8 @@ import pytest
 from conftest import by_hand, make_process, mixture
 
 from score_jax.errors import UserError
-from score_jax.predictions import (
-    NETWORK_VIEWS,
-    VIEWS,
-    check_start,
-    exact,
-    express,
-    from_energy,
-    read,
-)
+from score_jax.parameterization import check_start
+from score_jax.predictions import NETWORK_VIEWS, VIEWS, exact, express, from_energy, read
 from score_jax.processes import PROCESSES, sample_prior
 from score_jax.samplers import SAMPLERS, base
 

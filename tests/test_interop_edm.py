@@ -9,7 +9,7 @@ from score_jax.interop import edm
 from score_jax.interop.mapping import convert, shapes
 from score_jax.models import MODELS
 from score_jax.models.base import as_net
-from score_jax.predictions import Parameterization, make_predict
+from score_jax.parameterization import Parameterization, make_predict
 from score_jax.processes import EDM
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -12,7 +12,7 @@ from score_jax.interop import score_sde
 from score_jax.interop.mapping import convert, shapes
 from score_jax.models import NCSNpp, UNet
 from score_jax.models.base import as_net
-from score_jax.predictions import Parameterization, make_predict
+from score_jax.parameterization import Parameterization, make_predict
 from score_jax.processes import VE, geometric
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -9,19 +9,21 @@ import pytest
 from conftest import exact_score, make_process, mixture, times
 
 from score_jax.errors import UserError
+from score_jax.parameterization import (
+    Parameterization,
+    check_parameterization,
+    check_start,
+    make_predict,
+)
 from score_jax.predictions import (
     LINEAR_VIEWS,
     NETWORK_VIEWS,
     VIEWS,
-    Parameterization,
-    check_parameterization,
-    check_start,
     clipped,
     exact,
     express,
     from_energy,
     from_score,
-    make_predict,
     read,
     target,
 )

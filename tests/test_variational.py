@@ -23,7 +23,8 @@ from score_jax.losses.variational import (
 from score_jax.main import main
 from score_jax.models import MLP, UNet
 from score_jax.models.base import as_net, init_params
-from score_jax.predictions import Parameterization, exact, make_predict, read
+from score_jax.parameterization import Parameterization, make_predict
+from score_jax.predictions import exact, read
 from score_jax.processes import Tabulated, posterior
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from score_jax import sections
 from score_jax.build import FAMILIES
 from score_jax.options import options_of
-from score_jax.predictions import Parameterization
+from score_jax.parameterization import Parameterization
 
 Config = dict[str, dict[str, Any]]
 

@@ -1,12 +1,11 @@
 """The reverse Markov chain (Ho et al. 2020, algorithm 2) and DDIM (Song et al. 2020)."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess, posterior
-from score_jax.samplers.base import Sampler, make_times
+from score_jax.samplers.base import Sampler, make_times, of_kernel
 from score_jax.times import on_host
 from score_jax.variances import VARIANCES, analytic_variance, between, reverse_log_variance
 
@@ -34,39 +33,34 @@ def ancestral(
     if variance not in VARIANCES:
         raise unknown("sampler.variance", variance, VARIANCES)
     divides = variance == "analytic"
-    t, s, first, finish = make_times(process, grid, steps, end, denoise, start, divides=divides)
+    times = make_times(process, grid, steps, end, denoise, start, divides=divides)
+    t, s = times.t, times.s
     a, b, _ = on_host(lambda t, s: posterior(process, s, t), t, s)
 
     def log_variance(kind):
         return on_host(lambda t, s: reverse_log_variance(process, s, t, kind), t, s)
 
-    def noise(key, x, c):
-        return c * jax.random.normal(key, x.shape, x.dtype)
+    def kernel(predict, x, t, s, a, b, c):
+        return a * x + b * predict(x, t).x0, c
 
-    def step(key, predict, x, t, s, a, b, c):
-        return a * x + b * predict(x, t).x0 + noise(key, x, c)
-
-    def learned_step(key, predict, x, t, s, a, b, log_small, log_large):
+    def learned(predict, x, t, s, a, b, log_small, log_large):
         prediction = predict(x, t)
         c = jnp.exp(0.5 * between(prediction.variance, log_small, log_large))
-        return a * x + b * prediction.x0 + noise(key, x, c)
+        return a * x + b * prediction.x0, c
 
     if variance == "learned":
-        schedule = (t, s, a, b, log_variance("small"), log_variance("large"))
-        return Sampler(schedule, lambda x: x, learned_step, finish, first)
+        return of_kernel(times, learned, a, b, log_variance("small"), log_variance("large"))
     if variance != "analytic":
-        c = np.exp(0.5 * log_variance(variance))
-        return Sampler((t, s, a, b, c), lambda x: x, step, finish, first)
+        return of_kernel(times, kernel, a, b, np.exp(0.5 * log_variance(variance)))
 
     def calibrate(errors):
         if np.shape(errors) != t.shape:
             raise UserError(f"expected errors {list(t.shape)}, got shape {np.shape(errors)}")
         variance = on_host(lambda t, s, e: analytic_variance(process, s, t, e), t, s, errors)
-        schedule = (t, s, a, b, np.sqrt(variance))
-        return Sampler(schedule, lambda x: x, step, finish, first)
+        return of_kernel(times, kernel, a, b, np.sqrt(variance))
 
     unknown_yet = np.full_like(t, np.nan)
-    return Sampler((t, s, a, b, unknown_yet), lambda x: x, step, finish, first, calibrate=calibrate)
+    return of_kernel(times, kernel, a, b, unknown_yet)._replace(calibrate=calibrate)
 
 
 def ddim(
@@ -88,14 +82,20 @@ def ddim(
     """
     if not 0.0 <= eta <= 1.0:
         raise UserError(f"sampler.eta must lie in [0, 1], got {eta}")
-    t, s, first, finish = make_times(process, grid, steps, end, denoise, start)
+    times = make_times(process, grid, steps, end, denoise, start)
+    t, s = times.t, times.s
     alpha, sigma = on_host(lambda s: (process.alpha(s), process.sigma(s)), s)
     c = eta * on_host(lambda t, s: posterior(process, s, t), t, s)[2]
     kept = np.sqrt(sigma**2 - c**2)
 
-    def step(key, predict, x, t, s, alpha, kept, c):
+    def kernel(predict, x, t, s, alpha, kept, c):
         prediction = predict(x, t)
-        x = alpha * prediction.x0 + kept * prediction.eps
-        return x if eta == 0.0 else x + c * jax.random.normal(key, x.shape, x.dtype)
+        return alpha * prediction.x0 + kept * prediction.eps, c
 
-    return Sampler((t, s, alpha, kept, c), lambda x: x, step, finish, first)
+    if eta > 0.0:
+        return of_kernel(times, kernel, alpha, kept, c)
+
+    def step(key, predict, x, *row):
+        return kernel(predict, x, *row)[0]
+
+    return Sampler((t, s, alpha, kept, c), lambda x: x, step, times.finish, times.start)

@@ -28,6 +28,7 @@ from score_jax.types import Array, Key
 MOST_STEPS = 1_000_000  # of a sampler's schedule
 
 State = Any  # a pytree; for a sampler without memory, x itself
+Kernel = Callable[..., tuple[Array, Array]]  # (predict, x, t, s, ...) -> (mean, deviation)
 
 
 class Sampler(NamedTuple):
@@ -38,10 +39,12 @@ class Sampler(NamedTuple):
     step: (key, predict, state, t, s, ...) -> state at s. It calls predict outside loops of
         its own, or else gives `evaluations`.
     finish: (predict, state) -> x.
-    start: the time of the first x, drawn from N(0, σ(start)² I).
+    start: the time of the first x.
     evaluations: state -> the calls of predict so far, of a sampler that has a loop of its own.
     calibrate: of a sampler whose schedule depends on the network: (the mean of
         `variances.eps_errors` at the times of its schedule [n]) -> the sampler to be used.
+    kernel: of a sampler each of whose steps is one draw from a normal, see `of_kernel`.
+    first: (key, shape) -> x at the start; None for a draw from the process's prior.
     between: the times at which a step asks the network besides t; None if it chooses them.
     """
 
@@ -53,6 +56,8 @@ class Sampler(NamedTuple):
     evaluations: Callable[[State], Array] | None = None
     calibrate: Callable[[np.ndarray], "Sampler"] | None = None
     between: tuple[np.ndarray, ...] | None = ()
+    kernel: Kernel | None = None
+    first: Callable[[Key, tuple[int, ...]], Array] | None = None
 
     @property
     def steps(self) -> int:
@@ -65,6 +70,26 @@ class Sampler(NamedTuple):
         last = self.schedule[1][-1:] if self.steps else np.array([self.start])
         return np.concatenate([self.schedule[0], last, *self.between])
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether its state is more than x."""
+        x = np.zeros(())
+        return self.init(x) is not x
+
+
+def of_kernel(times: "Times", kernel: Kernel, *columns: np.ndarray) -> Sampler:
+    """The sampler x_s = mean + deviation z, z ~ N(0, I), (mean, deviation) = kernel(...).
+
+    columns: the schedule's besides t and s.
+    """
+
+    def step(key, predict, x, *row):
+        mean, deviation = kernel(predict, x, *row)
+        return mean + deviation * jax.random.normal(key, x.shape, x.dtype)
+
+    schedule = (times.t, times.s, *columns)
+    return Sampler(schedule, lambda x: x, step, times.finish, times.start, kernel=kernel)
+
 
 class Run(NamedTuple):
     """A sampler under way: its state, and how often the network has been asked."""
@@ -74,20 +99,22 @@ class Run(NamedTuple):
 
 
 class _Counted:
-    """predict, and how often it was called."""
+    """predict, and how often networks were asked for what it said."""
 
     def __init__(self, predict: PredictFn):
-        self.predict, self.calls = predict, 0
+        self.predict, self.evaluations = predict, 0
 
     def __call__(self, x, t):
-        self.calls += 1
-        return self.predict(x, t)
+        prediction = self.predict(x, t)
+        self.evaluations += prediction.evaluations
+        return prediction
 
 
 def start(key: Key, process: GaussianProcess, sampler: Sampler, shape: tuple[int, ...]) -> Run:
-    """The run before the first step, at a draw from the process's prior."""
+    """The run before the first step: at a draw from the process's prior, or at sampler.first."""
     key = jax.random.fold_in(key, sampler.steps)
-    x = sample_prior(key, process, shape, sampler.start)
+    first = sampler.first or (lambda key, shape: sample_prior(key, process, shape, sampler.start))
+    x = first(key, shape)
     return Run(sampler.init(x), jnp.zeros((), jnp.int32))
 
 
@@ -113,7 +140,7 @@ def advance(key: Key, sampler: Sampler, predict: PredictFn, run: Run, start: int
         state = sampler.step(jax.random.fold_in(key, i), counted, run.state, *row)
         if sampler.evaluations is not None:
             return Run(state, sampler.evaluations(state))
-        return Run(state, run.evaluations + counted.calls)
+        return Run(state, run.evaluations + counted.evaluations)
 
     return jax.lax.fori_loop(start, stop, body, run)
 
@@ -122,7 +149,7 @@ def finish(sampler: Sampler, predict: PredictFn, run: Run) -> tuple[Array, Array
     """(x, how often the network was asked for it)."""
     counted = _Counted(predict)
     x = sampler.finish(counted, run.state)
-    return x, run.evaluations + counted.calls
+    return x, run.evaluations + counted.evaluations
 
 
 def sample_counted(

@@ -20,7 +20,7 @@ from score_jax.errors import UserError, unknown
 from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess, diffusion2, drift, transition
 from score_jax.samplers.ancestral import ancestral, ddim
-from score_jax.samplers.base import Sampler, Times, make_times
+from score_jax.samplers.base import Sampler, Times, make_times, of_kernel
 from score_jax.samplers.langevin import langevin_noise, langevin_step
 from score_jax.times import on_host
 
@@ -75,11 +75,10 @@ def reverse_diffusion(
 def _linear(times: Times, a: np.ndarray, b2: np.ndarray) -> Sampler:
     """x_s = a x_t + b² score + b z."""
 
-    def step(key, predict, x, t, s, a, b2, b):
-        return a * x + b2 * predict(x, t).score + b * jax.random.normal(key, x.shape, x.dtype)
+    def kernel(predict, x, t, s, a, b2, b):
+        return a * x + b2 * predict(x, t).score, b
 
-    schedule = (times.t, times.s, a, b2, np.sqrt(b2))
-    return Sampler(schedule, lambda x: x, step, times.finish, times.start)
+    return of_kernel(times, kernel, a, b2, np.sqrt(b2))
 
 
 CORRECTORS = ("langevin", "ald")
@@ -161,7 +160,7 @@ def corrected(
             x = correct(correction_key, predict, x, t if first == "corrector" else s, delta)
         return x if first == "predictor" else sampler.step(key, predict, x, t, s, *row)
 
-    return sampler._replace(schedule=(t, s, steps, *rows), step=step)
+    return sampler._replace(schedule=(t, s, steps, *rows), step=step, kernel=None)
 
 
 PREDICTORS = {
