@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.command import Record
-from score_jax.build import Experiment
+from score_jax.experiment import Experiment
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
 

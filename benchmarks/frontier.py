@@ -26,18 +26,19 @@ import numpy as np
 from benchmarks.command import Record, machine, progress, table, write_records
 from score_jax import config as configs
 from score_jax import plotting
-from score_jax.build import Experiment, build
-from score_jax.commands import how, newest
+from score_jax.build import build
 from score_jax.errors import UserError
 from score_jax.evaluation.evaluate import reference_of, same_number
 from score_jax.evaluation.features import Extractor, make_extractor
 from score_jax.evaluation.measure import NAMES
 from score_jax.evaluation.reference import Reference
+from score_jax.experiment import Experiment
 from score_jax.files import whole
 from score_jax.main import before_jax, configured, split_overrides, status_of
 from score_jax.metrics.frechet import frechet_distance, frechet_distance_of_moments, moments
 from score_jax.predictions import from_score
 from score_jax.samplers import base
+from score_jax.samples import how, newest
 from score_jax.sampling import make_draw
 from score_jax.workdir import locked, read_json, write_json
 
@@ -111,6 +112,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if not len(experiment.data.examples):
         raise UserError("this run has no data to compare with; give --config.data.name=...")
     with locked(workdir, "results"):
+        guidance = experiment.guidance
+        if experiment.config["guidance"]["name"] != "none" or (
+            guidance.weight > 0 and guidance.by != "class"
+        ):
+            raise UserError(
+                "the frontier is of samples that no other network guides and no image is given "
+                "for; use --config.guidance.name=none --config.guidance.weight=0.0"
+            )
         params, made = newest(experiment, workdir)
         extractor = make_extractor(experiment, workdir)
         judge = Judge(experiment, extractor, reference_of(experiment, extractor, workdir), n)

@@ -6,34 +6,25 @@
 No other file knows both the names in a config and the things they stand for.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import flax.linen as nn
-import numpy as np
-
-from score_jax import checks
+from score_jax import checks, classifying
 from score_jax.data import DATASETS
-from score_jax.data.base import Dataset
 from score_jax.data.encoding import Encoding
 from score_jax.errors import UserError, shown, unknown
+from score_jax.experiment import Experiment
+from score_jax.given import checks as told
+from score_jax.given.given import GIVEN, Place, make_given
+from score_jax.given.options import Guidance
 from score_jax.losses import LOSSES
-from score_jax.losses.base import LossFn
 from score_jax.models import MODELS
-from score_jax.models.base import Params, as_net, is_conditional
+from score_jax.models.base import beside_shape
 from score_jax.options import check_options, choose, options_of
-from score_jax.parameterization import (
-    Parameterization,
-    check_parameterization,
-    check_start,
-    make_predict,
-)
-from score_jax.predictions import Net, PredictFn, clipped
-from score_jax.processes import PROCESSES, GaussianProcess
+from score_jax.parameterization import Parameterization, check_parameterization, check_start
+from score_jax.processes import PROCESSES
 from score_jax.samplers import SAMPLERS
-from score_jax.samplers.base import Sampler
 from score_jax.sections import Computing, Drawing, Evaluation, Likelihood, Reading, Training
-from score_jax.types import Array, Key
 
 SECTIONS = (
     "data",
@@ -46,77 +37,10 @@ SECTIONS = (
     "evaluation",
     "likelihood",
     "test",
+    "guidance",
+    "classifier",
 )
-OPTIONAL = ("likelihood", "test")  # sections that a config may leave out
-
-
-class Experiment(NamedTuple):
-    """All that one config names, built and checked. `config` is the resolved config.
-
-    test: data that are not trained on, or None.
-    """
-
-    config: dict[str, Any]
-    data: Dataset
-    test: Dataset | None
-    encoding: Encoding
-    process: GaussianProcess
-    module: nn.Module
-    dtype: str
-    parameterization: Parameterization
-    loss: LossFn
-    draws: str
-    sampler: Sampler
-    clip: bool
-    training: Training
-    evaluation: Evaluation
-    likelihood: Likelihood
-
-    def on_test(self) -> "Experiment":
-        """The same with the test data in the place of the data, where there are any."""
-        return self if self.test is None else self._replace(data=self.test)
-
-    def net(
-        self, params: Params, *, label: Array | None = None, dropout_key: Key | None = None
-    ) -> Net:
-        """The network of one example, with these parameters; in training with a dropout_key.
-
-        label: the example's class, where the network is told classes; -1 or None for no class.
-        """
-        told = label if is_conditional(self.module) else None
-        options = dict(label=told, dropout_key=dropout_key, dtype=self.dtype)
-        return as_net(self.module, params, **options)
-
-    def labels_of(self, indices: np.ndarray) -> np.ndarray:
-        """[N] int32: the classes of these examples of the data, -1 where they have none."""
-        labels = self.data.labels
-        return np.full(indices.shape, -1, np.int32) if labels is None else labels[indices]
-
-    def examples_at(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(indices int32 [N], their classes [N], examples [N, ...]) of the data."""
-        indices = np.asarray(list(indices), np.int32)
-        return indices, self.labels_of(indices), self.data.examples[indices]
-
-    def labels(self, indices: np.ndarray) -> np.ndarray:
-        """[N] int32: the classes of the samples with these indices, as the evaluation asks.
-
-        evaluation.label, or each class in turn; -1 where the network knows none.
-        """
-        if not is_conditional(self.module):
-            return np.full(indices.shape, -1, np.int32)
-        label = self.evaluation.label
-        turn = indices % self.module.classes
-        return np.asarray(turn if label is None else np.full(indices.shape, label), np.int32)
-
-    def predict(self, net: Net) -> PredictFn:
-        """What the network says, as the loss sees it."""
-        return make_predict(net, self.process, self.parameterization)
-
-    def sampling_predict(self, net: Net) -> PredictFn:
-        """What the network says, as the sampler sees it: x0 within the data's range if asked."""
-        predict = self.predict(net)
-        return clipped(predict, self.process, self.encoding.low, 1.0) if self.clip else predict
-
+OPTIONAL = ("likelihood", "test", "guidance", "classifier")  # sections: a config may leave them out
 
 FAMILIES = {
     "data": (DATASETS, Encoding),
@@ -125,6 +49,7 @@ FAMILIES = {
     "model": (MODELS, Computing),
     "loss": (LOSSES, Drawing),
     "sampler": (SAMPLERS, Reading),
+    "guidance": (GIVEN, Guidance),
 }
 
 
@@ -172,6 +97,7 @@ def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experi
         resolved[family] |= {"name": sections[family]["name"]} | options
         return factory(*args, **options) if there is None else there
 
+    sections["guidance"] = {"name": "none"} | sections["guidance"]
     training, evaluation = whole("training", Training), whole("evaluation", Evaluation)
     process = make("process", PROCESSES)
     parameterization = whole("parameterization", Parameterization)
@@ -190,42 +116,59 @@ def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experi
     if hasattr(module, "levels"):
         checks.check_indexed(module, process, sampler, resolved)
     data = make("data", DATASETS, also=_names(Encoding), there=loaded and loaded.data)
-    module.check(data.shape)
-    checks.check_network(module, data, resolved)
+    told.check_conditions(module, data, resolved)
+    seen = data.shape
+    if computing.concat_condition:
+        seen = beside_shape(data.shape, data.conditions.shape[1:])
+    module.check(seen)
+    checks.check_network(module, seen, resolved)
     checks.check_batches(data, resolved)
-    checks.check_classes(module, data, resolved)
     if len(data.examples) and sections["test"]:
         mine = {name: resolved["data"][name] for name in sections["data"]}
         sections["test"] = checks.test_section(mine, sections["test"])
         test = make("test", DATASETS, there=loaded and loaded.test)
         if loaded is None:  # which reads much of the data
-            checks.check_test(module, data, test, resolved)
+            checks.check_test(data, test)
     else:
         test = None
-    checks.check_learned_variance(module, data, resolved)
+    told.check_told(module, data, test, resolved)
+    checks.check_learned_variance(module, seen, resolved)
     checks.check_decoder(data, resolved)
     checks.check_centered(module, resolved)
     checks.check_density(data, resolved)
     if not data.is_images:
         checks.check_points(resolved)
 
-    return Experiment(
+    resolved["classifier"] = classifying.resolved(sections["classifier"], data)
+    guidance = take("guidance", Guidance)
+    name = sections["guidance"]["name"]
+    _, more = choose("guidance", GIVEN, sections["guidance"], _names(Guidance))
+    resolved["guidance"] |= {"name": name} | more
+    told.check_guidance(module, process, sampler, data, guidance, resolved)
+    place = Place(data.shape, encoding, process, sampler, evaluation.samples, evaluation.seed)
+    given = make_given(name, more, guidance, place)
+
+    experiment = Experiment(
         config=resolved,
         data=data,
         test=test,
         encoding=encoding,
         process=process,
         module=module,
-        dtype=computing.dtype,
+        computing=computing,
         parameterization=parameterization,
         loss=loss,
         draws=drawing.draws,
-        sampler=sampler,
+        sampler=given.sampler,
         clip=reading.clip,
+        guidance=guidance,
+        given=given,
         training=training,
         evaluation=evaluation,
         likelihood=whole("likelihood", Likelihood),
     )
+    told.check_label(experiment.asked_for, resolved)
+    return experiment
 
 
 def _names(kind: type) -> set[str]:

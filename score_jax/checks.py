@@ -103,8 +103,8 @@ MOST_CHANNELS = 100_000
 COPIES = 4  # of the parameters: themselves, their average and two moments of their gradient
 
 
-def check_network(module: nn.Module, data: Dataset, config: dict) -> None:
-    """The state of training fits into memory."""
+def check_network(module: nn.Module, shape: tuple[int, ...], config: dict) -> None:
+    """The state of training fits into memory. shape: of what the network sees."""
     for name, most in (
         ("depth", MOST_LAYERS),
         ("blocks", MOST_LAYERS),
@@ -115,7 +115,7 @@ def check_network(module: nn.Module, data: Dataset, config: dict) -> None:
     ):
         value = getattr(module, name, 0)
         check_at_most(f"config.model.{name}", max(value) if type(value) is tuple else value, most)
-    parameters = count(module, data.shape)
+    parameters = count(module, shape)
     numbers = {name: v for name, v in config["model"].items() if type(v) in (int, tuple)}
     given = ", ".join(f"{name} = {value}" for name, value in numbers.items())
     check_memory(
@@ -124,29 +124,6 @@ def check_network(module: nn.Module, data: Dataset, config: dict) -> None:
         4 * COPIES * parameters,
         "make it smaller",
     )
-
-
-def check_classes(module: nn.Module, data: Dataset, config: dict) -> None:
-    """A network that is told classes needs data that have them, and samples of one of them."""
-    name, classes = config["model"]["name"], getattr(module, "classes", 0)
-    label = config["evaluation"]["label"]
-    if label is not None and not -1 <= label < classes:
-        raise UserError(
-            f"config.evaluation.label = {label} must be a class of the network, -1 (none) to "
-            f"{classes - 1}: config.model.classes = {classes}"
-        )
-    if not classes or not len(data.examples):
-        return
-    if data.labels is None:
-        raise UserError(
-            f"config.model.classes = {classes}, but the data {data.name} have no classes; use 0"
-        )
-    least, most = int(data.labels.min()), int(data.labels.max())
-    if least < 0 or most >= classes:
-        raise UserError(
-            f"config.model.classes = {classes}, but the labels of the data {data.name} run from "
-            f"{least} to {most}; {name} needs at least {most + 1}"
-        )
 
 
 def test_section(data: dict, test: dict) -> dict:
@@ -161,14 +138,13 @@ def test_section(data: dict, test: dict) -> dict:
     return section
 
 
-def check_test(module: nn.Module, data: Dataset, test: Dataset, config: dict) -> None:
+def check_test(data: Dataset, test: Dataset) -> None:
     """The test data are like the data, and there are some."""
     if test.shape != data.shape or not len(test.examples):
         raise UserError(
             f"config.test: {len(test.examples)} examples of shape {test.shape} of {test.name}, but "
             f"the data {data.name} are of shape {data.shape}; they must agree"
         )
-    check_classes(module, test, config)
     shared, looked_at = _shared(data.examples, test.examples)
     if shared > looked_at / 2:
         raise UserError(
@@ -213,16 +189,19 @@ def check_batches(data: Dataset, config: dict) -> None:
     check_memory(f"config.evaluation.samples = {samples}", 2 * size, "draw fewer")
 
 
-def check_learned_variance(module: nn.Module, data: Dataset, config: dict) -> None:
-    """Learned variances need a network that puts them out, and a loss that trains them."""
+def check_learned_variance(module: nn.Module, shape: tuple[int, ...], config: dict) -> None:
+    """Learned variances need a network that puts them out, and a loss that trains them.
+
+    shape: of what the network sees.
+    """
     learned = config["parameterization"]["learned_variance"]
-    channels, outputs = data.shape[-1], 2 if learned else 1
+    channels, outputs = shape[-1], 2 if learned else 1
     if learned or getattr(module, "outputs", 1) != 1:  # else not worth the second it takes
-        got = output_shape(module, data.shape)[-1]
+        got = output_shape(module, shape)[-1]
         if got != outputs * channels:
             raise UserError(
                 f"config.parameterization.learned_variance = {learned} needs a network with "
-                f"{outputs * channels} outputs for the {channels} channels of the data, got {got}; "
+                f"{outputs * channels} outputs for the {channels} channels it sees, got {got}; "
                 f"use config.model.outputs = {outputs} (mlp, unet)"
             )
     loss, sampler = config["loss"], config["sampler"]

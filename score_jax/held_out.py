@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from score_jax.build import Experiment
+from score_jax.experiment import Experiment
 from score_jax.keys import stream
 from score_jax.models.base import Params
 from score_jax.parallel import in_batches

@@ -12,7 +12,7 @@ import jax
 from score_jax.types import Key
 
 PURPOSES = {"parameters": 0, "steps": 1, "samples": 2, "data": 3, "calibration": 4, "likelihood": 5}
-PURPOSES |= {"held_out": 6, "bound": 7}
+PURPOSES |= {"held_out": 6, "bound": 7, "observation": 8}
 
 
 def stream(seed: int, purpose: str) -> Key:

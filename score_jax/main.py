@@ -30,7 +30,8 @@ THE_MACHINE_S = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EIO EPIPE ESTALE EMFILE".split()
 }
-MODES = ("train", "sample", "evaluate", "likelihood", "report", "reference")
+OPTIONAL = ("likelihood", "test", "guidance", "classifier")  # sections: a config may leave them out
+MODES = ("train", "classifier", "sample", "evaluate", "likelihood", "report", "reference")
 
 
 class Command(NamedTuple):
@@ -121,7 +122,7 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 def configured(config: Any, overrides: list[str]) -> Any:
     """The config, a ConfigDict, with what `split_overrides` found set in it."""
     with config.unlocked():
-        for section in ("likelihood", "test"):  # that a config may leave out
+        for section in OPTIONAL:
             if section not in config:
                 config[section] = {}
     given = [word.split("=", 1) for word in overrides]
@@ -252,6 +253,7 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
         print(commands.describe(experiment, workdir), flush=True)
         command = {
             "train": commands.train,
+            "classifier": commands.classifier,
             "sample": commands.sample,
             "evaluate": commands.evaluate,
             "likelihood": commands.likelihood,

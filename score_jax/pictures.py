@@ -1,14 +1,15 @@
 """The pictures that a run leaves in workdir/samples, and what they show, as JSON beside them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from score_jax import plotting
-from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.experiment import Experiment
 from score_jax.hosts import from_leader, leads
 from score_jax.models.base import Params
 from score_jax.probability_flow import norm
@@ -16,24 +17,56 @@ from score_jax.trajectories import trajectory
 from score_jax.workdir import read_json, write_json
 
 GRID = 64  # samples in a picture
+COLUMNS = 20  # at most, one for each class
 # What a trajectory depends on, of how samples were made.
 TRAJECTORY = ("step", "ema", "parameters_sha256", "dtype", "sampler", "seed", "label")
-TRAJECTORY += ("calibrated_on",)
+TRAJECTORY += ("calibrated_on", "guidance", "given", "guide")
 
 
 def grid(experiment: Experiment, samples: np.ndarray, workdir: Path) -> Path:
-    """samples/final.png: the first samples, or all points beside the data; its path."""
-    shown = samples[:GRID] if experiment.data.is_images else samples
+    """samples/final.png: the first samples, or all points beside the data; its path.
+
+    Where samples are given an image, it and what is known of it come first; where they are asked
+    to be of few classes in turn, there is a column for each; where they are told conditions that
+    are images, each is beside its own.
+    """
     path = workdir / "samples" / "final.png"
-    plotting.save(plotting.picture(shown, experiment.data.examples), path)
+    plotting.save(picture(experiment, samples), path)
     return path
 
 
-def under_way(experiment: Experiment, params: Params, made: dict[str, Any], workdir: Path) -> None:
+def picture(experiment: Experiment, samples: np.ndarray) -> np.ndarray:
+    """[H, W, 3] uint8: what `grid` saves."""
+    if not experiment.data.is_images:
+        return plotting.scatter(samples, experiment.data.examples)
+    samples, given = samples[:GRID], experiment.given.shown
+    if given is not None:
+        return plotting.grid(np.concatenate([given, samples]))
+    if experiment.computing.concat_condition and experiment.data.conditions.ndim == 4:
+        low = experiment.encoding.low
+        told = experiment.labels(np.arange(len(samples)))[..., : samples.shape[-1]]
+        told = experiment.encoding.decode(low + (np.nan_to_num(told) + 1.0) * (1.0 - low) / 2.0)
+        told = np.broadcast_to(told, samples.shape)
+        pairs = np.stack([told, samples], axis=1).reshape(-1, *samples.shape[1:])
+        return plotting.grid(pairs, columns=2 * max(1, math.isqrt(len(samples)) // 2 * 2))
+    classes = experiment.asked_for if experiment.evaluation.label is None else 0
+    columns = (
+        classes if 1 < classes <= COLUMNS and not experiment.computing.concat_condition else None
+    )
+    return plotting.grid(samples, columns=columns)
+
+
+def under_way(
+    experiment: Experiment,
+    params: Params,
+    made: dict[str, Any],
+    workdir: Path,
+    guide: Params = None,
+) -> None:
     """samples/trajectory.png: the first samples under way, unless it is there; none of points.
 
     Two rows a sample, x_t over E[x_0 | x_t], columns of falling noise. x_t is divided by
-    √(α² + σ²), so that its noise stays within what a picture shows.
+    √(α² + σ²), so that its noise stays within what a picture shows. guide: see `make_draw`.
     """
     if not experiment.data.is_images:
         return
@@ -42,7 +75,7 @@ def under_way(experiment: Experiment, params: Params, made: dict[str, Any], work
     if from_leader(_is_there(file, made)):
         return
     try:
-        path = trajectory(experiment, params)
+        path = trajectory(experiment, params, guide=guide)
     except UserError as error:
         print(f"no picture of samples under way: {error}", flush=True)
         return

@@ -42,11 +42,16 @@ def images_in(picture: np.ndarray, shape: tuple[int, int, int]) -> int | None:
     (rows, above), (columns, beside) = (
         divmod(size - MARGIN, place) for size, place in zip(picture.shape, (tall, wide))
     )
-    if above or beside or columns not in (rows, rows + 1):
+    if above or beside or not (rows and columns):
         return None
     places = picture[MARGIN:, MARGIN:].reshape(rows, tall, columns, wide, -1)
     full = (places != GRAY).any(axis=(1, 3, 4)).ravel()
     return int(np.flatnonzero(full)[-1]) + 1 if full.any() else None
+
+
+def side(shape: tuple[int, int, int]) -> int:
+    """The width in a grid of an image [H, W, C] of this shape."""
+    return _factor(shape) * shape[1]
 
 
 def _factor(shape):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.experiment import Experiment
 from score_jax.keys import stream
 from score_jax.models.base import Params
 from score_jax.parallel import in_batches, join, over_examples, rounded_up, split
@@ -43,34 +43,48 @@ def sample_key(experiment: Experiment, index: Array) -> Key:
     return jax.random.fold_in(stream(experiment.evaluation.seed, "samples"), index)
 
 
-def predict_of(experiment: Experiment, params: Params, label: Array) -> PredictFn:
-    """What the network says of a sample of this class."""
-    return experiment.sampling_predict(experiment.net(params, label=label))
+def predict_of(experiment: Experiment, params: tuple[Params, Params], label: Array) -> PredictFn:
+    """What the networks say of a sample that is told `label`.
+
+    params: of the network, and of the guide's (`Experiment.guide`), None where there is none.
+    """
+    own, guide = params
+    return experiment.sampling_predict(own, label, guide)
+
+
+def sampler_of(experiment: Experiment, index: Array) -> base.Sampler:
+    """What draws the sample with this index."""
+    each = experiment.given.sampler_of
+    return experiment.sampler if each is None else each(index)
 
 
 def make_steps(experiment: Experiment) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(start, advance) of samples that are spread over the devices, see `parallel.over_examples`.
 
     start(None, index) -> run, before the first step. advance((params, schedule, begin, end), index,
-    label, run) -> run, after the steps begin .. end - 1 of the schedule.
+    label, run) -> run, after the steps begin .. end - 1 of the schedule. params: see `predict_of`.
     """
-    sampler, shape = experiment.sampler, experiment.data.shape
+    process, shape = experiment.process, experiment.data.shape
 
     def start(shared, index):
-        return base.start(sample_key(experiment, index), experiment.process, sampler, shape)
+        sampler = sampler_of(experiment, index)
+        return base.start(sample_key(experiment, index), process, sampler, shape)
 
     def advance(shared, index, label, run):
         params, schedule, begin, end = shared
-        ready = sampler._replace(schedule=schedule, calibrate=None)
+        ready = sampler_of(experiment, index)._replace(schedule=schedule, calibrate=None)
         predict = predict_of(experiment, params, label)
         return base.advance(sample_key(experiment, index), ready, predict, run, begin, end)
 
     return over_examples(start), over_examples(advance)
 
 
-def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | None]:
+def make_draw(
+    experiment: Experiment, batch_size: int, guide: Params = None
+) -> Callable[..., Drawn | None]:
     """draw(params, indices, progress) -> the samples with these indices.
 
+    guide: the parameters of the guide's network, where the experiment has a guide.
     batch_size: samples at a time; a shorter last batch is padded to it, so that one
     program serves all. progress(fraction) is told the share of the work done, and may
     answer False to have the rest left: draw then returns None.
@@ -93,8 +107,8 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
     def draw(params, indices, progress=lambda fraction: None):
         nonlocal calibrated
         if calibrated[0] is not params:
-            calibrated = params, calibrate(params, progress)
-        schedule = calibrated[1]
+            calibrated = params, calibrate((params, guide), progress)
+        params, schedule = (params, guide), calibrated[1]
         if schedule is None:
             calibrated = None, None
             return None
@@ -124,8 +138,8 @@ def make_draw(experiment: Experiment, batch_size: int) -> Callable[..., Drawn | 
 def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any]:
     """calibrate(params, progress) -> the sampler's schedule for these parameters, in float32.
 
-    That of any parameters, of a sampler that needs no calibration. None where progress answers
-    False. Raises UserError where there are no data to calibrate on.
+    params: see `predict_of`. That of any, of a sampler that needs no calibration. None where
+    progress answers False. Raises UserError where there are no data to calibrate on.
     """
     sampler, process, data = experiment.sampler, experiment.process, experiment.data
     rounded = lambda schedule: tuple(np.asarray(c, np.float32) for c in schedule)

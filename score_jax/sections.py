@@ -62,21 +62,21 @@ class Training:
         every = ("log_every", "sample_every", "checkpoint_every", "snapshot_every")
         counts = ("steps", "batch_size", "steps_per_call", "microbatches", "keep", "keep_every")
         for name in (*counts, *every):
-            _require(self, name, lambda value: value is None or value >= 1, "at least 1")
+            require(self, name, lambda value: value is None or value >= 1, "at least 1")
         for name in (*counts, *every, "warmup"):
-            _require(self, name, _is_counted, "less than 2^31")
+            require(self, name, is_counted, "less than 2^31")
         for name in ("learning_rate", "clip", "adam_eps"):
-            _require(self, name, lambda value: value is None or value > 0, "positive")
+            require(self, name, lambda value: value is None or value > 0, "positive")
         for name in ("beta1", "beta2", "ema"):
-            _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
-        _require(self, "warmup", lambda value: value >= 0, "at least 0")
-        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+            require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
+        require(self, "warmup", lambda value: value >= 0, "at least 0")
+        require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         if self.non_finite not in ("stop", "skip"):
             raise unknown("config.training.non_finite", self.non_finite, ("stop", "skip"))
         per_call = self.steps_per_call
         for name in ("steps", *every):
             expected = f"a multiple of training.steps_per_call = {per_call}"
-            _require(self, name, lambda value: value is None or value % per_call == 0, expected)
+            require(self, name, lambda value: value is None or value % per_call == 0, expected)
         for sigma_rel in self.power_ema or ():
             exponent(sigma_rel)
         if self.snapshot_every is not None and not self.power_ema:
@@ -97,7 +97,8 @@ class Evaluation:
     allow_fewer: that fewer than these are meant, which --mode=evaluate wants to be said.
     batch_size: how many at a time. seed: of the draws; sample i depends on (seed, i) alone.
     label: the class of all samples of a network that is told classes, -1 for none; or each class
-    in turn. ema: the relative length of the parameters' average that is sampled and measured,
+    in turn. (Of one that is told conditions: the test example whose condition it is, or each one's
+    in turn.) ema: the relative length of the parameters' average that is sampled and measured,
     made of training.power_ema's snapshots; None for the average of training.ema.
     features: what samples are compared by: "classifier" (a small network trained on the data's
     labels), "inception" (FID's, from the file `inception` or where the message says), "none" (the
@@ -120,9 +121,9 @@ class Evaluation:
 
     def __post_init__(self):
         for name in ("samples", "batch_size"):
-            _require(self, name, lambda value: value >= 1, "at least 1")
-            _require(self, name, _is_counted, "less than 2^31")
-        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+            require(self, name, lambda value: value >= 1, "at least 1")
+            require(self, name, is_counted, "less than 2^31")
+        require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         if self.ema is not None:
             exponent(self.ema)
         if self.features not in FEATURES and not self.features.endswith(".py"):
@@ -160,28 +161,29 @@ class Likelihood:
 
     def __post_init__(self):
         for name in ("examples", "batch_size", "repeats", "probes"):
-            _require(self, name, lambda value: value is None or value >= 1, "at least 1")
-            _require(self, name, _is_counted, "less than 2^31")
-        _require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+            require(self, name, lambda value: value is None or value >= 1, "at least 1")
+            require(self, name, is_counted, "less than 2^31")
+        require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         if self.by not in ("ode", "bound"):
             raise unknown("config.likelihood.by", self.by, ("ode", "bound"))
         if self.trace not in TRACES:
             raise unknown("config.likelihood.trace", self.trace, TRACES)
         if self.variance not in (None, *TRAINED):
             raise unknown("config.likelihood.variance", self.variance, TRAINED)
-        _require(self, "rtol", lambda value: value >= 0, "at least 0")
-        _require(self, "atol", lambda value: value > 0, "positive")
-        _require(self, "end", lambda value: value is None or 0 <= value < 1, "in [0, 1)")
+        require(self, "rtol", lambda value: value >= 0, "at least 0")
+        require(self, "atol", lambda value: value > 0, "positive")
+        require(self, "end", lambda value: value is None or 0 <= value < 1, "in [0, 1)")
 
 
-def _require(section: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+def require(section: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+    """Raises UserError, naming the option of the section, unless its value holds."""
     value = getattr(section, name)
     if not holds(value):
         family = type(section).__name__.lower()
         raise UserError(f"config.{family}.{name} must be {expected}, got {shown(value)}")
 
 
-def _is_counted(value: int | None) -> bool:
+def is_counted(value: int | None) -> bool:
     """Whether int32, what steps and examples are counted in, holds it."""
     return value is None or value < 2**31
 
@@ -191,12 +193,26 @@ class Computing:
     """The options of config.model that every network has.
 
     dtype: what it computes in, "float32" or "bfloat16". Its parameters, their gradient and
-    average, and all outside of it are float32 in either case.
+    average, and all outside of it are float32 in either case. concat_condition: whether the
+    network sees the data's conditions as channels beside x, see `models.base.beside`;
+    condition_dropout: how often it sees none in training, so that it also learns to do without.
     """
 
     dtype: str = "float32"
+    concat_condition: bool = False
+    condition_dropout: float = 0.0
 
     def __post_init__(self):
+        if not 0.0 <= self.condition_dropout < 1.0:
+            raise UserError(
+                "config.model.condition_dropout must lie in [0, 1), got "
+                f"{shown(self.condition_dropout)}"
+            )
+        if self.condition_dropout and not self.concat_condition:
+            raise UserError(
+                f"config.model.condition_dropout = {self.condition_dropout} needs "
+                "config.model.concat_condition = True; the dropout of classes is label_dropout"
+            )
         if self.dtype not in DTYPES:
             raise unknown("config.model.dtype", self.dtype, DTYPES)
 

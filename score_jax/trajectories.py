@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.experiment import Experiment
 from score_jax.models.base import Params
 from score_jax.parallel import join, over_examples, rounded_up, split
 from score_jax.sampling import make_calibrate, make_steps, predict_of, sample_key
@@ -31,14 +31,20 @@ class Trajectory(NamedTuple):
 
 
 def trajectory(
-    experiment: Experiment, params: Params, *, samples: int = 8, columns: int = 10
+    experiment: Experiment,
+    params: Params,
+    *,
+    guide: Params = None,
+    samples: int = 8,
+    columns: int = 10,
 ) -> Trajectory:
     """The first samples, each before `columns` of the sampler's steps, spread evenly over them.
 
     What a step asks the network first is the sample at that step's time (with churn: a little
-    noisier). Raises UserError for a
+    noisier). guide: see `sampling.make_draw`. Raises UserError for a
     sampler that chooses its own steps, and for one that makes none.
     """
+    params = params, guide
     sampler = experiment.sampler
     if sampler.evaluations is not None or sampler.steps == 0:
         name = experiment.config["sampler"]["name"]

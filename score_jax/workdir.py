@@ -54,6 +54,8 @@ FREE = (
     "evaluation",
     "likelihood",
     "test",
+    "guidance",
+    "classifier",
     "training",
     "model.dtype",
     "model.remat",
@@ -62,7 +64,7 @@ FREE = (
 FIXED = ("training.seed", "training.batch_size", "training.steps_per_call", "training.power_ema")
 SEEN = ("data.centered", "data.shape")  # what data the network takes, were there any
 
-MAKING = ("train", "import")  # the modes that make a run
+MAKING = ("train", "import", "classifier")  # the modes that make a run
 
 
 def read_json(path: Path) -> Any:
@@ -136,6 +138,11 @@ def _check_hosts(config: Mapping[str, Any], data: Dataset) -> None:
     if int(most(differs)):
         what = _table(options) if options else "  the data" if differs else "  see there"
         raise UserError(f"the processes of this run do not have the same config and data:\n{what}")
+
+
+def check_run(workdir: Path, config: Mapping[str, Any], data: Dataset) -> None:
+    """Raises UserError unless the folder holds a run of this config and these data."""
+    _check(workdir, json.loads(json.dumps(config)), "sample", data)
 
 
 @contextlib.contextmanager
@@ -217,11 +224,14 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
     """What tells one data set from another: number, shape, and a digest of some examples."""
-    some = data.examples[:: max(1, len(data.examples) // 1000)]
+    every = max(1, len(data.examples) // 1000)
+    digest = hashlib.sha256(np.ascontiguousarray(data.examples[::every]))
+    if data.conditions is not None:
+        digest.update(np.ascontiguousarray(data.conditions[::every]))
     return {
         "examples": len(data.examples),
         "shape": list(data.shape),
-        "sha256": hashlib.sha256(np.ascontiguousarray(some)).hexdigest()[:16],
+        "sha256": digest.hexdigest()[:16],
     }
 
 

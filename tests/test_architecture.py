@@ -20,22 +20,28 @@ LAYERS = (
     ("densities", "metrics", "processes", "plotting", "options", "tensors"),
     ("predictions", "times"),
     ("parameterization", "probability_flow", "variances"),
-    ("losses", "samplers", "likelihood", "models", "data", "config"),
-    ("checks", "sections"),
-    ("build", "parallel", "workdir"),
-    ("held_out", "pictures", "pieces", "sampling", "trajectories"),
+    ("losses", "samplers", "likelihood", "models", "data", "config", "guidance"),
+    ("checks", "sections", "inverse", "editing"),
+    ("given", "experiment", "classifying", "build", "parallel", "workdir"),
+    ("accuracy", "held_out", "pictures", "pieces", "sampling", "trajectories"),
     ("training", "evaluation", "report"),
-    ("commands", "interop", "main"),
+    ("guides", "samples", "commands", "interop", "main"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Besides what lies below it, and itself, a room may import these of its own layer.
 NEIGHBORS = {
     "odes": {"limits"},
+    "experiment": {"given"},
+    "classifying": {"experiment"},
+    "build": {"given", "experiment", "classifying"},
     "workdir": {"parallel"},
+    "accuracy": {"held_out"},
     "variances": {"predictions"},
     "trajectories": {"sampling"},
     "pictures": {"trajectories"},
+    "samples": {"guides"},
+    "commands": {"guides", "samples"},
     "main": {"commands"},
     "interop": {"main"},
 }

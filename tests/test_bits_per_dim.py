@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_images
 
-from score_jax.build import Experiment, build
+from score_jax.build import build
 from score_jax.data.order import evenly
 from score_jax.densities import GaussianMixture
 from score_jax.errors import UserError
 from score_jax.evaluation import bound as bounds
 from score_jax.evaluation import likelihood as likelihoods
 from score_jax.evaluation.spread import standard_errors
+from score_jax.experiment import Experiment
 from score_jax.predictions import exact
 
 QUICK = dict(

@@ -8,7 +8,8 @@ import pytest
 from conftest import make_process, tiny_config
 
 from score_jax import held_out
-from score_jax.build import Experiment, build
+from score_jax.build import build
+from score_jax.experiment import Experiment
 from score_jax.models.base import init_params
 from score_jax.predictions import from_score
 from score_jax.processes import PROCESSES

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_images, write_config
 
-from score_jax.build import Experiment, build
+from score_jax.build import build
 from score_jax.data.order import evenly
 from score_jax.errors import UserError
 from score_jax.evaluation import likelihood as command
 from score_jax.evaluation.likelihood import make_likelihood
+from score_jax.experiment import Experiment
 from score_jax.likelihood import log_likelihood
 from score_jax.main import main
 from score_jax.models.base import init_params

@@ -9,6 +9,7 @@ from conftest import exact_score
 from score_jax.build import build
 from score_jax.data import DATASETS
 from score_jax.densities import three_modes
+from score_jax.given.given import GIVEN
 from score_jax.losses import LOSSES
 from score_jax.models import MODELS
 from score_jax.processes import PROCESSES
@@ -16,6 +17,7 @@ from score_jax.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "conditional.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -54,12 +56,31 @@ def test_the_readmes_ladder_is_computed_from_the_data():
     assert 0 < space["step_size"] < 1e-3
 
 
+def test_the_guide_to_conditions_draws_what_it_says():
+    space = {}
+    (code,) = re.findall(r"```python\n(import jax\n.*?)```", GUIDE, re.DOTALL)
+    exec(code, space)
+    total = np.asarray(space["x"]).sum(1)
+    assert abs(total.mean() - 0.5) < 0.05 and total.std() < 0.2
+
+
+def test_the_guide_to_conditions_makes_data_that_can_be_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
+    (code,) = re.findall(r"```python\n(import numpy.*?)```", GUIDE, re.DOTALL)
+    exec(code, {})
+    data = DATASETS["array"](path="superresolution.npz")
+    assert data.conditions.shape == (2, 64, 64, 3)
+    block = data.examples[1, 8:12, 4:8, 2].mean() / 127.5 - 1.0
+    np.testing.assert_allclose(data.conditions[1, 8:12, 4:8, 2], block, atol=1e-6)
+
+
 def test_every_config_and_every_name_is_in_its_table():
     rows = "\n".join(line for line in README.splitlines() if line.startswith("|"))
     published = (ROOT / "docs" / "configs.md").read_text()
     for config in (ROOT / "configs").glob("*.py"):
         assert f"| `{config.stem}` |" in rows + published
-    for family in (DATASETS, LOSSES, MODELS, PROCESSES, SAMPLERS):
+    for family in (DATASETS, GIVEN, LOSSES, MODELS, PROCESSES, SAMPLERS):
         for name in family:
             assert re.search(rf"\b{name}\b", rows), name
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_images
 
-from score_jax.build import Experiment, build
+from score_jax.build import build
 from score_jax.densities import GaussianMixture
 from score_jax.errors import UserError
+from score_jax.experiment import Experiment
 from score_jax.models.base import init_params
 from score_jax.predictions import exact
 from score_jax.sampling import make_draw

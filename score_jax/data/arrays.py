@@ -18,19 +18,39 @@ MOST_DEFLATED = 1_000  # times as many as are stored of it
 POINT = 64  # bytes, about, that drawing one point of a toy takes
 
 
-def digits(*, split: str = "all") -> Dataset:
+def digits(*, split: str = "all", condition: str = "none") -> Dataset:
     """scikit-learn's digits: 1,797 real 8x8 images of 17 gray levels, ten classes.
 
     From the test set of Alpaydin & Kaynak 1998 (UCI). The values 0 .. 16 are stretched
     to 0 .. 255. split: "all", "train" (the first 1,437) or "test" (the last 360: by other
-    writers, since they follow one another).
+    writers, since they follow one another). condition: what a network can be told of each besides
+    its class: "coarse", the digit in 4x4 pixels (each as 2x2 of the same, in [-1, 1]), or "ink",
+    one number: its mean brightness in standard deviations from the average digit's.
     """
     from sklearn.datasets import load_digits
 
     source = load_digits()
     images = np.round(source.images * (255.0 / 16.0)).astype(np.uint8)
-    data = Dataset("digits", images[..., None], source.target.astype(np.int32))
+    if condition not in CONDITIONS:
+        raise unknown("data.condition", condition, CONDITIONS)
+    told = CONDITIONS[condition](images / 127.5 - 1.0)
+    data = Dataset("digits", images[..., None], source.target.astype(np.int32), told)
     return _part(data, split, np.arange(len(images)) >= 1_437)
+
+
+def _coarse(x):
+    """[N, 8, 8] -> [N, 8, 8, 1]: means of 2x2 pixels, at the size of the images."""
+    means = x.reshape(len(x), 4, 2, 4, 2).mean((2, 4)).astype(np.float32)
+    return means.repeat(2, axis=1).repeat(2, axis=2)[..., None]
+
+
+def _ink(x):
+    """[N, 8, 8] -> [N, 1]."""
+    mean = x.mean((1, 2))
+    return ((mean - mean.mean()) / mean.std()).astype(np.float32)[:, None]
+
+
+CONDITIONS = {"none": lambda x: None, "coarse": _coarse, "ink": _ink}
 
 
 def mnist5k(*, split: str = "all") -> Dataset:
@@ -60,17 +80,20 @@ def _part(data: Dataset, split: str, is_test: np.ndarray) -> Dataset:
         return checked(data)
     chosen = is_test if split == "test" else ~is_test
     name = f"{data.name}/{split}"
-    return checked(Dataset(name, data.examples[chosen], data.labels[chosen]))
+    conditions = None if data.conditions is None else data.conditions[chosen]
+    return checked(Dataset(name, data.examples[chosen], data.labels[chosen], conditions))
 
 
 def array(*, path: str) -> Dataset:
     """Your own images or points from a .npy or .npz file.
 
     uint8 [N, H, W, C] or [N, H, W] are images, float [N, D] are points. A .npz gives its
-    key `x`, `arr_0` or `images`, and labels under `y` or `labels`. Nothing is ever
+    key `x`, `arr_0` or `images`, labels under `y` or `labels`, and what else a network is to be
+    told of each example under `conditions`: float vectors [N, K] or images [N, H, W, K], taken as
+    they are, or uint8 images, taken to [-1, 1]. Nothing is ever
     unpickled. Raises UserError for a missing, unreadable or unsuitable file.
     """
-    x, y = _read(Path(path))
+    x, y, conditions = _read(Path(path))
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim == 2 and np.issubdtype(x.dtype, np.floating):
@@ -87,7 +110,22 @@ def array(*, path: str) -> Dataset:
                 f"{path}: labels must be integers 0, 1, ..., got {y.dtype} {y.flat[:3]}"
             )
         y = y.astype(np.int32)
-    return checked(Dataset(os.path.basename(path), x, y))
+    if conditions is not None:
+        conditions = _as_conditions(path, conditions)
+    return checked(Dataset(os.path.basename(path), x, y, conditions))
+
+
+def _as_conditions(path: str, conditions: np.ndarray) -> np.ndarray:
+    if conditions.dtype == np.uint8 and conditions.ndim in (3, 4):
+        conditions = conditions / np.float32(127.5) - 1.0
+        return conditions if conditions.ndim == 4 else conditions[..., None]
+    if not np.issubdtype(conditions.dtype, np.floating):
+        raise UserError(
+            f"{path}: conditions must be floats [N, K] or [N, H, W, K], or uint8 images, got "
+            f"{conditions.dtype}"
+        )
+    with np.errstate(over="ignore"):  # infinity, which `checked` refuses
+        return conditions.astype(np.float32)
 
 
 def _read(path: Path):
@@ -100,10 +138,11 @@ def _read(path: Path):
                 raise ValueError("it begins like none")
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
-            return file, None
+            return file, None, None
         with file:
             x = _first(file, ("x", "arr_0", "images"))
             y = _first(file, ("y", "labels"))
+            conditions = _first(file, ("conditions",))
     except UserError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds
@@ -111,7 +150,7 @@ def _read(path: Path):
     if x is None:
         found = shortened(str(sorted(file.files)), 300)
         raise UserError(f"{path}: expected a key x, arr_0 or images, found {found}")
-    return x, y
+    return x, y, conditions
 
 
 def _first(file, keys):

@@ -22,11 +22,14 @@ class Dataset(NamedTuple):
     name: what the user would call it, for messages and reports.
     examples: [N, H, W, C] uint8 images with C = 1 or 3, or [N, D] float32 points.
     labels: [N] int32 class labels, or None where the source has none.
+    conditions: what else a network may be told of each example, numbers of the order of 1: vectors
+        [N, K] or, of images, images [N, H, W, K], float32; or None.
     """
 
     name: str
     examples: np.ndarray
     labels: np.ndarray | None = None
+    conditions: np.ndarray | None = None
 
     @property
     def is_images(self) -> bool:
@@ -63,7 +66,25 @@ def checked(data: Dataset) -> Dataset:
         raise UserError(f"{data.name}: no examples in an array of shape {x.shape}")
     if data.labels is not None and data.labels.shape != (len(x),):
         raise UserError(f"{data.name}: {len(x)} examples but labels of shape {data.labels.shape}")
+    if data.conditions is not None:
+        _check_conditions(data.name, x, data.conditions)
     return data
+
+
+def _check_conditions(name: str, x: np.ndarray, conditions: np.ndarray) -> None:
+    fits = [(len(x), conditions.shape[-1])] if conditions.ndim else []
+    fits += [(*x.shape[:3], conditions.shape[-1])] if x.ndim == 4 and fits else []
+    if conditions.shape not in fits or conditions.size == 0:
+        wanted = "[N, K]" + (" or, of the images' size, [N, H, W, K]" if x.ndim == 4 else "")
+        raise UserError(
+            f"{name}: conditions must be {wanted}, got an array of shape {conditions.shape} for "
+            f"examples of shape {x.shape}"
+        )
+    bad = int((~np.isfinite(conditions)).reshape(len(x), -1).any(axis=1).sum())
+    if bad:
+        raise UserError(
+            f"{name}: the conditions of {bad} of {len(x)} examples hold NaN or infinity"
+        )
 
 
 def is_there(path: Path, kind: Callable[[Path], bool]) -> bool:

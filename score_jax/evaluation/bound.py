@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.build import Experiment
 from score_jax.data.order import evenly
 from score_jax.errors import UserError
 from score_jax.evaluation.examples import examples, over_repeats, which
 from score_jax.evaluation.spread import standard_errors
+from score_jax.experiment import Experiment
 from score_jax.hosts import leads
 from score_jax.keys import stream
 from score_jax.losses.decoders import Decoder, gaussian

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from score_jax import held_out
-from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation import memorization
 from score_jax.evaluation.features import (
@@ -22,6 +21,7 @@ from score_jax.evaluation.features import (
 )
 from score_jax.evaluation.measure import compare
 from score_jax.evaluation.reference import Reference, make_reference, read_reference
+from score_jax.experiment import Experiment
 from score_jax.hosts import from_leader, leads
 from score_jax.metrics.frechet import moments
 from score_jax.metrics.kernel import median_distance

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax.build import Experiment
 from score_jax.data.base import Dataset
+from score_jax.experiment import Experiment
 from score_jax.models.base import Params
 from score_jax.parallel import in_batches
 from score_jax.workdir import fingerprint

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation import classifier, inception, inception_weights
+from score_jax.experiment import Experiment
 from score_jax.files import arrays, whole
 from score_jax.hosts import leader_first
 from score_jax.workdir import fingerprint

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_jax.build import Experiment
 from score_jax.data.order import evenly
 from score_jax.errors import UserError
 from score_jax.evaluation.examples import examples, over_repeats, which
 from score_jax.evaluation.spread import standard_errors
+from score_jax.experiment import Experiment
 from score_jax.hosts import leads
 from score_jax.keys import stream
 from score_jax.likelihood import Likelihood, bits_per_dim, log_likelihood

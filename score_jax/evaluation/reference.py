@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from score_jax.build import Experiment
 from score_jax.errors import UserError
 from score_jax.evaluation.features import Extractor, Features, as_arrays, from_arrays
+from score_jax.experiment import Experiment
 from score_jax.files import arrays, whole
 from score_jax.hosts import on_leader
 from score_jax.metrics.frechet import Moments, moments

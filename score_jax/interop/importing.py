@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_jax.build import Experiment, build
+from score_jax.build import build
 from score_jax.data import DATASETS
 from score_jax.data.encoding import Encoding
 from score_jax.data.tfds import image_shape
 from score_jax.errors import UserError, shortened, unknown
+from score_jax.experiment import Experiment
 from score_jax.files import to_disk
 from score_jax.interop import diffusers, edm, ncsn, score_sde
 from score_jax.interop.mapping import convert, shapes

@@ -38,7 +38,8 @@ def _content(run, picture):
     shape = _shape(run)
     if len(shape) == 3:
         n = plotting.images_in(picture.pixels, shape)
-        return f"{n} samples" if n else "samples"
+        what = "images" if _beside(run) else "samples"
+        return f"{n} {what}" if n else what
     if len(shape) == 1:
         return f"data (left) and samples (right), at most {plotting.MOST_POINTS:,} points of each"
     return "samples"
@@ -58,8 +59,48 @@ def _final(run, picture):
         parts.append(f" by {sampler['name']}")
     if calls is not None:
         parts.append(f" with {written(calls)} network evaluations each")
-    caption = "".join(parts) + ". " + parameters({"made": made})
+    caption = "".join(parts) + ". " + _arrangement(run, picture) + parameters({"made": made})
     return figure(image(picture, f"Final: {content}"), caption.strip())
+
+
+def _arrangement(run, picture):
+    """Which image is which, where they are not just samples; with a space after it, if anything."""
+    beside = _beside(run)
+    if beside:
+        return beside + " "
+    guidance = mapping(run.json["samples"].get("guidance"))
+    config = run.config
+    model, label = mapping(config.get("model")), mapping(config.get("evaluation")).get("label")
+    weight = number(guidance.get("weight"))
+    guided = f"Guided by {guidance.get('by')}, weight {written(weight)}. " if weight else ""
+    classes = number(model.get("classes"))
+    columns = (picture.pixels.shape[1] - plotting.MARGIN) // (_side(run) + plotting.MARGIN)
+    if label is None and classes and classes == columns:
+        return f"Each column is a class, 0 to {count(classes - 1)}. " + guided
+    return guided
+
+
+def _beside(run):
+    """What the images in a grid are that are no samples; None where all are."""
+    guidance = mapping(run.json["samples"].get("guidance"))
+    if guidance.get("name") in OF_ONE_IMAGE:
+        return OF_ONE_IMAGE[guidance["name"]]
+    if guidance.get("name", "none") != "none" and guidance.get("image"):
+        return "First the image and what is known of it, then the samples."
+    if mapping(run.config.get("model")).get("concat_condition"):
+        return "Images that samples were told stand left of them."
+    return None
+
+
+OF_ONE_IMAGE = {
+    "sdedit": "First the image that the samples start from.",
+    "interpolation": "First the two images, then the way from one to the other.",
+}
+
+
+def _side(run):
+    """The width of one image in a grid."""
+    return plotting.side(_shape(run)) if len(_shape(run)) == 3 else 1
 
 
 def _over_training(run):

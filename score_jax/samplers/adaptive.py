@@ -41,8 +41,15 @@ def adaptive(
     last = make_finish(end, denoise)
 
     def step(key, predict, state, t, s):
+        asked = []  # how often networks are asked for one prediction, when the field is traced
+
+        def noted(x, t):
+            prediction = predict(x, t)
+            asked.append(prediction.evaluations)
+            return prediction
+
         solution = solve(
-            angle_field(process, predict),
+            angle_field(process, noted),
             state.x / norm(process, t),
             angle(process, t),
             angle(process, s),
@@ -51,7 +58,7 @@ def adaptive(
             max_evaluations=max_evaluations,
         )
         x = norm(process, s) * solution.y
-        return _State(x, state.evaluations + solution.evaluations)
+        return _State(x, state.evaluations + asked[0] * solution.evaluations)
 
     return Sampler(
         schedule=(np.array([start]), np.array([end])),

@@ -73,7 +73,7 @@ class Sampler(NamedTuple):
     @property
     def has_memory(self) -> bool:
         """Whether its state is more than x."""
-        x = np.zeros(())
+        x = np.zeros((), np.float32)
         return self.init(x) is not x
 
 

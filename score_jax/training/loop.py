@@ -3,17 +3,20 @@
 import math
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from score_jax import held_out, plotting
-from score_jax.build import Experiment
+from score_jax import held_out, pictures, plotting
 from score_jax.data.order import Order, evenly
 from score_jax.errors import UserError
+from score_jax.experiment import Experiment
 from score_jax.hosts import leads
+from score_jax.models.base import Params
 from score_jax.parallel import check_divides, most, positions, split, update_step
 from score_jax.sampling import make_draw
 from score_jax.signals import Interrupted, StopSignals
@@ -32,7 +35,22 @@ class NonFinite(UserError):
     """The loss or its gradient is infinite or not a number."""
 
 
-def train(experiment: Experiment, workdir: Path) -> TrainState:
+class Watch(NamedTuple):
+    """How a run is watched: `measure` test examples' line of held_out.jsonl; `draws` samples."""
+
+    measure: Callable[[Params, Iterable[int]], dict[str, Any]]
+    draws: bool = False
+
+
+def watch(experiment: Experiment) -> Watch:
+    """By the loss on test data and by samples, where nothing else is said."""
+    measure = held_out.make_measure(experiment)
+    return Watch(
+        lambda params, indices: held_out.summary(experiment, measure(params, indices)), True
+    )
+
+
+def train(experiment: Experiment, workdir: Path, by: Watch | None = None) -> TrainState:
     """Trains from the newest checkpoint of workdir, or from the start, to the last step.
 
     The state at a step is the same, bit for bit, however often the run was stopped on the
@@ -54,7 +72,8 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
         if leads():
             averages.cut(workdir, int(state.step))
         with Log(workdir, int(state.step), silent=not leads()) as log:
-            return _Run(experiment, workdir, checkpoints, log, pending).until_done(state)
+            run = _Run(experiment, workdir, checkpoints, log, pending, by or watch(experiment))
+            return run.until_done(state)
 
 
 class Batches:
@@ -81,7 +100,7 @@ class Batches:
 class _Run:
     """One stretch of training, between a start and a stop."""
 
-    def __init__(self, experiment, workdir, checkpoints, log, pending):
+    def __init__(self, experiment, workdir, checkpoints, log, pending, by):
         self.experiment, self.options = experiment, experiment.training
         self.workdir, self.checkpoints, self.log = workdir, checkpoints, log
         self.pending = pending  # [(loss, grad_norm)] of the steps since the last log line
@@ -91,8 +110,11 @@ class _Run:
         # On CPU nothing runs beside a call, and each one in flight holds its own memory.
         self.in_flight = 1 if jax.default_backend() == "cpu" else IN_FLIGHT
         self.update = update_step(make_update(experiment))
-        self.draw = make_draw(experiment, min(GRID, experiment.evaluation.samples))
-        self.measure = held_out.make_measure(experiment)
+        self.by = by
+        draws = by.draws
+        self.draw = (
+            make_draw(experiment, min(GRID, experiment.evaluation.samples)) if draws else None
+        )
         self.batches = Batches(experiment)
 
     def until_done(self, state: TrainState) -> TrainState:
@@ -124,7 +146,7 @@ class _Run:
                     saved = step
                 # The last one is of what is drawn after training, unless that takes long.
                 soon = step == options.steps and self.experiment.evaluation.samples <= GRID
-                if step % options.sample_every == 0 and not soon and leads():
+                if self.by.draws and step % options.sample_every == 0 and not soon and leads():
                     self.write_picture(step, state, bar)
             if step != saved:
                 self.save(step, state)
@@ -197,8 +219,7 @@ class _Run:
             return
         total = len(self.experiment.test.examples)
         indices = evenly(min(HELD_OUT, total), total)
-        found = held_out.summary(self.experiment, self.measure(state.ema, indices))
-        self.log.held_out(step, found)
+        self.log.held_out(step, self.by.measure(state.ema, indices))
 
     def write_picture(self, step, state, bar):
         bar.set_description("drawing")
@@ -209,7 +230,7 @@ class _Run:
         if not drawn.finite.all():
             bad = np.sum(~drawn.finite)
             bar.write(f"step {step}: {bad} of {len(drawn.samples)} samples are not finite")
-        picture = plotting.picture(drawn.samples, self.experiment.data.examples)
+        picture = pictures.picture(self.experiment, drawn.samples)
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
         plotting.save(picture, folder / f"step_{step:07d}.png")

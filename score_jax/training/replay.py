@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from score_jax.build import Experiment
 from score_jax.errors import UserError
+from score_jax.experiment import Experiment
 from score_jax.parallel import join, over_examples, update_step
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.loop import Batches

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from score_jax.build import Experiment
+from score_jax.experiment import Experiment
 from score_jax.keys import stream
 from score_jax.models.base import Params, init_params
 from score_jax.parallel import mean_gradient, replicated
@@ -59,7 +59,7 @@ def make_optimizer(options: Training) -> optax.GradientTransformation:
 def create(experiment: Experiment) -> TrainState:
     """The state before the first update, on all devices of this host."""
     key = stream(experiment.training.seed, "parameters")
-    params = init_params(experiment.module, key, experiment.data.shape)
+    params = init_params(experiment.module, key, experiment.input_shape)
     opt_state = make_optimizer(experiment.training).init(params)
     averages = (params,) * len(experiment.training.power_ema or ())
     return replicated(TrainState(np.int32(0), params, params, opt_state, averages))

@@ -1,0 +1,1 @@
+"""What samples are to be like, from the words of config.guidance."""
