@@ -15,7 +15,7 @@ from score_jax.data.encoding import Encoding
 from score_jax.errors import UserError, shown, unknown
 from score_jax.experiment import Experiment
 from score_jax.given import checks as told
-from score_jax.given.given import GIVEN, Place, make_given
+from score_jax.given.given import GIVEN, Place, make_given, unused
 from score_jax.given.options import Guidance
 from score_jax.losses import LOSSES
 from score_jax.models import MODELS
@@ -58,7 +58,8 @@ def known_options(section: str, name: Any) -> set[str] | None:
     table, shared = FAMILIES.get(section, ({}, None))
     if not isinstance(name, str) or name not in table:
         return None
-    return set(options_of(table[name])) | set(_names(shared) if shared else ())
+    found = set(options_of(table[name])) | set(_names(shared) if shared else ())
+    return found - unused(name) if section == "guidance" else found
 
 
 def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experiment:
@@ -139,14 +140,16 @@ def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experi
     if not data.is_images:
         checks.check_points(resolved)
 
-    resolved["classifier"] = classifying.resolved(sections["classifier"], data)
+    resolved["classifier"] = classifying.resolved(sections["classifier"], process, data)
     guidance = take("guidance", Guidance)
     name = sections["guidance"]["name"]
     _, more = choose("guidance", GIVEN, sections["guidance"], _names(Guidance))
     resolved["guidance"] |= {"name": name} | more
     told.check_guidance(module, process, sampler, data, guidance, resolved)
-    place = Place(data.shape, encoding, process, sampler, evaluation.samples, evaluation.seed)
+    place = Place(data.shape, encoding, process, sampler, evaluation.samples)
     given = make_given(name, more, guidance, place)
+    if hasattr(module, "levels") and name != "none":
+        checks.check_indexed(module, process, given.sampler, resolved)
 
     experiment = Experiment(
         config=resolved,

@@ -47,7 +47,8 @@ def check_indexed(
     if asked is None or not _are_levels(process, asked):
         raise UserError(
             f"config.model.name = {name!r} has parameters for each level only, and "
-            f"config.sampler.name = {config['sampler']['name']!r} with these options asks between "
+            f"config.sampler.name = {config['sampler']['name']!r} (config.guidance.name = "
+            f"{config.get('guidance', {}).get('name', 'none')!r}) with these options asks between "
             f"them; use sampler.grid = 'ladder' with at most {process.levels} levels and end = 0, "
             "and a sampler that asks at the grid's times (annealed_langevin, ancestral, ddim, ...)"
         )

@@ -8,7 +8,9 @@ It is an Experiment like any other for what trains one, on the same data, noised
 process, and its network is told the noise level by the same number.
 """
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ from score_jax.models.classifier import Classifier, PointClassifier
 from score_jax.options import check_options, options_of
 from score_jax.parameterization import CONDITIONS
 from score_jax.probability_flow import norm
+from score_jax.processes import GaussianProcess
 from score_jax.sections import Training
 
 DROPPED = ("classes", "centered")  # options of its network that follow from the data
@@ -51,7 +54,7 @@ class Classifying(Experiment):
         return self.data.labels[indices]
 
 
-def resolved(section: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
+def resolved(section: Mapping[str, Any], process: GaussianProcess, data: Dataset) -> dict[str, Any]:
     """All options of config.classifier: its network's, its loss's and those of its training.
 
     {} for an empty section. Raises UserError for options that cannot be, and data without classes.
@@ -71,8 +74,27 @@ def resolved(section: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
         required = {"classes": 2} if part is parts[0] else {}
         found = check_options("config.classifier", part, mine | required)
         options |= {name: found[name] for name in known}
-    Training(**{name: options[name] for name in names[2]})
+    with named():
+        Training(**{name: options[name] for name in names[2]})
+        cross_entropy(process, **{name: options[name] for name in names[1]})
+        if len(data.examples):
+            own = {name: options[name] for name in names[0]}
+            _network(data)(classes=_classes(data), **own).check(data.shape)
     return options
+
+
+@contextlib.contextmanager
+def named() -> Iterator[None]:
+    """Has the errors of what trains it speak of config.classifier, where its options stand."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for theirs in ("config.training.", "training.", "config.model.", "model.", "loss."):
+            text = re.sub(rf"(?<![.\w]){re.escape(theirs)}", "config.classifier.", text)
+        if text == str(error):
+            raise
+        raise UserError(text) from error
 
 
 def classifier_of(experiment: Experiment) -> Classifying:
@@ -84,11 +106,18 @@ def classifier_of(experiment: Experiment) -> Classifying:
             "classifier=dict(features=32, multipliers=(1, 2), steps=1000, batch_size=64), and data "
             "that have classes"
         )
+    test = experiment.test
+    if test is not None and (test.labels is None or test.labels.max() >= _classes(data)):
+        found = "none" if test.labels is None else f"{int(test.labels.max()) + 1}"
+        raise UserError(
+            f"config.classifier: the data {data.name} have {_classes(data)} classes and "
+            f"config.test, {test.name}, has {found}; they must agree"
+        )
     network = _network(data)
     own = {name: options[name] for name in options_of(network) if name not in DROPPED}
     if data.is_images:
         own["centered"] = experiment.encoding.centered
-    module = network(classes=int(data.labels.max()) + 1, **own)
+    module = network(classes=_classes(data), **own)
     module.check(data.shape)
     training = Training(**{name: options[name] for name in options_of(Training)})
     loss = cross_entropy(
@@ -110,6 +139,10 @@ def classifier_of(experiment: Experiment) -> Classifying:
         guide=None,
     )
     return Classifying(**fields)
+
+
+def _classes(data):
+    return int(data.labels.max()) + 1
 
 
 def _network(data):

@@ -8,7 +8,7 @@ import jax
 from score_jax import pictures
 from score_jax.accuracy import make_accuracy
 from score_jax.accuracy import report as accuracy_report
-from score_jax.classifying import classifier_of
+from score_jax.classifying import classifier_of, named
 from score_jax.errors import UserError
 from score_jax.evaluation import bound as bounds
 from score_jax.evaluation import evaluate as evaluation
@@ -24,7 +24,7 @@ from score_jax.report.page import write_report
 from score_jax.samples import bar, draw, how, newest, write_png
 from score_jax.training import loop
 from score_jax.training import replay as replays
-from score_jax.workdir import locked, open_workdir, write_json
+from score_jax.workdir import check_run, locked, open_workdir, write_json
 
 
 def describe(experiment: Experiment, workdir: Path) -> str:
@@ -160,10 +160,14 @@ def reference(experiment: Experiment) -> None:
 
 
 def classifier(experiment: Experiment, workdir: Path) -> None:
-    """Trains the classifier of config.classifier in workdir/classifier, and measures it."""
+    """Trains the classifier of config.classifier in workdir/classifier, and measures it.
+
+    The run itself is not touched, and may be trained meanwhile.
+    """
     trained = classifier_of(experiment)
+    check_run(workdir, experiment.config, experiment.data)
     folder = workdir / CLASSIFIER
-    with open_workdir(folder, trained.config, "train", trained.data):
+    with named(), open_workdir(folder, trained.config, "train", trained.data):
         state = loop.train(trained, folder, loop.Watch(make_accuracy(trained)))
         if leads():
             total = len(trained.on_test().data.examples)

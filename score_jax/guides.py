@@ -108,15 +108,20 @@ def _weaker(experiment: Experiment, folder: Path) -> Experiment:
     mine = {
         name: dict(ours[name]) for name in ("data", "process", "sampler", "training", "evaluation")
     }
-    kept = {name: dict(theirs[name]) for name in ("model", "parameterization", "loss")}
+    of_network = ("model", "parameterization", "loss", "training")
+    kept = {name: dict(theirs[name]) for name in of_network}
     mine["evaluation"]["label"] = None
     guide = build(mine | kept, loaded=experiment)
-    if guide.data.shape != experiment.data.shape or guide.asked_for not in (
-        0,
-        experiment.asked_for,
-    ):
+    kinds = [
+        "conditions" if e.computing.concat_condition else getattr(e.module, "classes", 0)
+        for e in (guide, experiment)
+    ]
+    if kinds[0] not in (0, kinds[1]):
         raise UserError(
-            f"config.guidance.run = {folder}: its network knows {guide.asked_for} classes or "
-            f"conditions, this one {experiment.asked_for}; they must agree"
+            f"config.guidance.run = {folder}: its network is told {kinds[0]} classes, this one "
+            f"{kinds[1]}; they must agree, or the weaker one be told none"
+            if "conditions" not in kinds
+            else f"config.guidance.run = {folder}: one of the networks is told conditions and the "
+            "other classes; they must agree, or the weaker one be told none"
         )
     return guide

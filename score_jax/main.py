@@ -249,11 +249,14 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
     if mode == "reference":  # of data, whatever run they are for
         commands.reference(experiment)
         return
+    if mode == "classifier":  # in a folder of its own
+        commands.classifier(experiment, workdir)
+        from_leader()
+        return
     with open_workdir(workdir, experiment.config, mode, experiment.data):
         print(commands.describe(experiment, workdir), flush=True)
         command = {
             "train": commands.train,
-            "classifier": commands.classifier,
             "sample": commands.sample,
             "evaluate": commands.evaluate,
             "likelihood": commands.likelihood,

@@ -20,7 +20,7 @@ GRID = 64  # samples in a picture
 COLUMNS = 20  # at most, one for each class
 # What a trajectory depends on, of how samples were made.
 TRAJECTORY = ("step", "ema", "parameters_sha256", "dtype", "sampler", "seed", "label")
-TRAJECTORY += ("calibrated_on", "guidance", "given", "guide")
+TRAJECTORY += ("calibrated_on", "guidance", "given", "guide", "told")
 
 
 def grid(experiment: Experiment, samples: np.ndarray, workdir: Path) -> Path:
@@ -44,7 +44,9 @@ def picture(experiment: Experiment, samples: np.ndarray) -> np.ndarray:
         return plotting.grid(np.concatenate([given, samples]))
     if experiment.computing.concat_condition and experiment.data.conditions.ndim == 4:
         low = experiment.encoding.low
-        told = experiment.labels(np.arange(len(samples)))[..., : samples.shape[-1]]
+        told = experiment.labels(np.arange(len(samples)))
+        few = told.shape[-1] < samples.shape[-1]
+        told = told[..., : 1 if few else samples.shape[-1]]
         told = experiment.encoding.decode(low + (np.nan_to_num(told) + 1.0) * (1.0 - low) / 2.0)
         told = np.broadcast_to(told, samples.shape)
         pairs = np.stack([told, samples], axis=1).reshape(-1, *samples.shape[1:])

@@ -5,6 +5,8 @@ experiment, guide, made = with_guide(experiment, workdir, made)     # guides.py
 samples, made = draw(experiment, workdir, params, guide, made, anew=True)
 """
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,15 +61,25 @@ def how(experiment: Experiment, made: dict[str, Any]) -> dict[str, Any]:
     calibrated = experiment.sampler.calibrate is not None
     guidance = {name: v for name, v in experiment.config["guidance"].items() if v is not None}
     is_guided = experiment.guidance.weight > 0 or guidance["name"] != "none"
-    return made | {
+    found = made | {
         "sampler": experiment.config["sampler"],
         "samples": options.samples,
         "seed": options.seed,
         "label": options.label,
         "guidance": guidance if is_guided else None,
         "given": experiment.given.sha256,
+        "told": _told(experiment),
         "calibrated_on": fingerprint(experiment.data)["sha256"] if calibrated else None,
     }
+    return json.loads(json.dumps(found))  # as it is read back
+
+
+def _told(experiment):
+    """Tells the conditions that samples are told from others."""
+    if not experiment.computing.concat_condition:
+        return None
+    conditions = np.ascontiguousarray(experiment.on_test().data.conditions)
+    return hashlib.sha256(conditions).hexdigest()[:16]
 
 
 def draw(
@@ -137,7 +149,11 @@ def _labels(experiment):
     """What the samples were asked to be, for samples.npz, where they were asked anything."""
     if not experiment.asked_for:
         return {}
-    return {"arr_1": experiment.labels(np.arange(experiment.evaluation.samples))}
+    indices = np.arange(experiment.evaluation.samples, dtype=np.int32)
+    if experiment.computing.concat_condition:  # which test example's
+        label = experiment.evaluation.label
+        return {"arr_1": indices % experiment.asked_for if label is None else 0 * indices + label}
+    return {"arr_1": experiment.labels(indices)}
 
 
 def _are_there(workdir, made) -> bool:

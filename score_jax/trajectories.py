@@ -14,7 +14,7 @@ from score_jax.errors import UserError
 from score_jax.experiment import Experiment
 from score_jax.models.base import Params
 from score_jax.parallel import join, over_examples, rounded_up, split
-from score_jax.sampling import make_calibrate, make_steps, predict_of, sample_key
+from score_jax.sampling import make_calibrate, make_steps, predict_of
 from score_jax.times import on_host
 
 
@@ -40,32 +40,24 @@ def trajectory(
 ) -> Trajectory:
     """The first samples, each before `columns` of the sampler's steps, spread evenly over them.
 
-    What a step asks the network first is the sample at that step's time (with churn: a little
-    noisier). guide: see `sampling.make_draw`. Raises UserError for a
-    sampler that chooses its own steps, and for one that makes none.
+    guide: see `sampling.make_draw`. Raises UserError for a sampler that chooses its own steps or
+    has many samples under way for one, and for one that makes no steps.
     """
     params = params, guide
     sampler = experiment.sampler
     if sampler.evaluations is not None or sampler.steps == 0:
-        name = experiment.config["sampler"]["name"]
-        raise UserError(f"config.sampler.name = {name!r} has no steps at which to look")
+        names = [experiment.config[section]["name"] for section in ("sampler", "guidance")]
+        raise UserError(
+            f"config.sampler.name = {names[0]!r} with config.guidance.name = {names[1]!r} has no "
+            "steps of a single sample at which to look"
+        )
     schedule = make_calibrate(experiment, samples)(params, lambda fraction: None)
     shown = np.unique(np.linspace(0, sampler.steps - 1, columns).round().astype(np.int32))
 
     def look(shared, index, label, run):
         params, schedule, at = shared
-        predict, asked = predict_of(experiment, params, label), []
-
-        def watched(x, t):
-            said = predict(x, t)
-            asked.append((x, said.x0))
-            return said
-
-        row = (jnp.asarray(c)[at] for c in schedule)
-        sampler.step(
-            jax.random.fold_in(sample_key(experiment, index), at), watched, run.state, *row
-        )
-        return asked[0]
+        x = jax.tree.leaves(run.state)[0]  # of every sampler's state
+        return x, predict_of(experiment, params, label)(x, jnp.asarray(schedule[0])[at]).x0
 
     start, advance = make_steps(experiment)
     look = over_examples(look)

@@ -64,7 +64,14 @@ FREE = (
 FIXED = ("training.seed", "training.batch_size", "training.steps_per_call", "training.power_ema")
 SEEN = ("data.centered", "data.shape")  # what data the network takes, were there any
 
-MAKING = ("train", "import", "classifier")  # the modes that make a run
+# Options that older runs know nothing of, and what they are without them.
+SINCE = {
+    "data.condition": "none",
+    "model.concat_condition": False,
+    "model.condition_dropout": 0.0,
+}
+
+MAKING = ("train", "import")  # the modes that make a run
 
 
 def read_json(path: Path) -> Any:
@@ -263,6 +270,9 @@ def _differences(old, new) -> dict[str, tuple[Any, Any]]:
     """{"section.option": (old, new)} where two configs differ."""
     names = {(s, o) for config in (old, new) for s, options in config.items() for o in options}
     pairs = {f"{s}.{o}": (old.get(s, {}).get(o), new.get(s, {}).get(o)) for s, o in sorted(names)}
+    pairs = {
+        n: (SINCE.get(n), new) if old is None else (old, new) for n, (old, new) in pairs.items()
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

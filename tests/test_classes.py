@@ -126,7 +126,7 @@ def test_a_network_without_classes_is_told_none():
         (dict(model=dict(classes=2)), "run from 0 to 2; unet needs at least 3"),
         (dict(model=dict(classes=-1)), "model.classes must be at least 0, got -1"),
         (dict(model=dict(label_dropout=1.0)), "model.label_dropout must lie in"),
-        (dict(evaluation=dict(label=3)), "config.evaluation.label = 3 must be a class"),
+        (dict(evaluation=dict(label=3)), "label = 3 must be -1 .none. or one of the 3 classes"),
         (dict(model=dict(classes=0), evaluation=dict(label=1)), "config.model.classes = 0"),
         (dict(data=dict(centered=False)), "config.model.centered = True and config.data.centered"),
     ],

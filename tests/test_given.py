@@ -49,7 +49,7 @@ def test_a_mask_is_where_it_is_white():
 
 def test_what_is_known_is_the_operator_of_the_image_in_the_networks_units():
     """Not mirrored and not dequantized, whatever training does."""
-    found = known(options(), SHAPE, ENCODING, 0)
+    found = known(options(), SHAPE, ENCODING)
     x_0 = image() / 127.5 - 1.0
     np.testing.assert_allclose(found.observation.y, x_0[:, :3].ravel(), atol=1e-6)
     again = found.observation.forward(x_0.astype(np.float32))
@@ -57,30 +57,30 @@ def test_what_is_known_is_the_operator_of_the_image_in_the_networks_units():
 
 
 def test_the_picture_shows_the_image_and_what_is_known_of_it():
-    found = known(options(), SHAPE, ENCODING, 0).shown
+    found = known(options(), SHAPE, ENCODING).shown
     np.testing.assert_array_equal(found[0], image())
     np.testing.assert_array_equal(found[1][:, :3], image()[:, :3])
     assert np.all(found[1][:, 3:] == 128)
-    coarse = known(options(mask=None, operator="downsample", factor=2), SHAPE, ENCODING, 0).shown
+    coarse = known(options(mask=None, operator="downsample", factor=2), SHAPE, ENCODING).shown
     means = image()[..., 0].reshape(2, 2, 3, 2).mean((1, 3)).repeat(2, 0).repeat(2, 1)
     assert np.abs(coarse[1][..., 0] - means).max() <= 0.5 + 1e-3
 
 
 def test_noise_is_added_to_an_image_and_not_to_what_was_observed():
     big = Encoding()
-    noisy = known(options(noise=0.3), SHAPE, big, 0).observation
-    clean = known(options(), SHAPE, big, 0).observation
+    noisy = known(options(noise=0.3), SHAPE, big).observation
+    clean = known(options(), SHAPE, big).observation
     z = (noisy.y - clean.y) / 0.3
     assert np.abs(z).max() > 0.5 and abs(float(np.mean(z))) < 4 / 12**0.5
     np.save("y.npy", np.arange(12.0))
-    given = known(options(image=None, observed="y.npy", noise=0.3), SHAPE, big, 0)
+    given = known(options(image=None, observed="y.npy", noise=0.3), SHAPE, big)
     np.testing.assert_array_equal(given.observation.y, np.arange(12.0))
     assert given.shown is None
 
 
 def test_an_operator_of_ones_own_is_a_function_in_a_file(tmp_path):
     (tmp_path / "mine.py").write_text("def operator(x):\n    return x.sum(0)\n")
-    found = known(options(mask=None, operator="mine.py"), SHAPE, ENCODING, 0)
+    found = known(options(mask=None, operator="mine.py"), SHAPE, ENCODING)
     np.testing.assert_allclose(found.observation.y, (image() / 127.5 - 1.0).sum(0), rtol=1e-5)
     back = found.observation.adjoint(found.observation.y)
     np.testing.assert_allclose(back, np.broadcast_to(found.observation.y, SHAPE), rtol=1e-6)
@@ -95,24 +95,47 @@ def test_an_operator_of_ones_own_is_a_function_in_a_file(tmp_path):
     ],
 )
 def test_every_operator_can_be_named(more):
-    found = known(options(mask=None, **more), SHAPE, ENCODING, 0).observation
+    found = known(options(mask=None, **more), SHAPE, ENCODING).observation
     x_0 = (image() / 127.5 - 1.0).astype(np.float32)
     np.testing.assert_allclose(jax.jit(found.forward)(x_0), found.y, atol=1e-6)
 
 
 def test_gray_is_the_luminance_of_an_rgb_image():
     Image.fromarray(image(3)).save("rgb.png")
-    found = known(options(image="rgb.png", mask=None, operator="gray"), (4, 6, 3), ENCODING, 0)
+    found = known(options(image="rgb.png", mask=None, operator="gray"), (4, 6, 3), ENCODING)
     expected = (image(3) / 127.5 - 1.0) @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(found.observation.y[..., 0], expected, atol=1e-6)
 
 
-def test_other_files_have_another_digest():
-    before = known(options(), SHAPE, ENCODING, 0).sha256
+def test_what_is_seen_of_it_is_what_was_measured():
+    """With its noise; blurred where it is blurred, and not sharpened."""
+    noisy = known(options(noise=0.5), SHAPE, ENCODING).shown[1][:, :3, 0].astype(int)
+    assert 20 < np.abs(noisy - image()[:, :3, 0]).mean() < 100
+    blurred = known(options(mask=None, operator="blur", width=2.0), SHAPE, ENCODING).shown[1]
+    assert blurred.std() < image().std() / 2
+
+
+def test_another_seed_is_other_noise_and_other_projections():
+    of = lambda seed, **more: known(options(seed=seed, **more), SHAPE, ENCODING).observation.y
+    assert np.any(of(0, noise=0.1) != of(1, noise=0.1))
+    random = dict(mask=None, operator="random", measurements=5)
+    assert np.any(of(0, **random) != of(1, **random))
+
+
+def test_other_files_have_another_digest(tmp_path):
+    before = known(options(), SHAPE, ENCODING).sha256
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\noperator = lambda x: np.load('k.npy') * x"
+    )
+    digests = set()
+    for factor in (1.0, 2.0):  # what it loads is no part of its file
+        np.save("k.npy", np.float32(factor))
+        digests.add(known(options(mask=None, operator="mine.py"), SHAPE, ENCODING).sha256)
+    assert len(digests) == 2
     Image.fromarray(255 - image()[..., 0]).save("image.png")
-    changed = known(options(), SHAPE, ENCODING, 0).sha256
+    changed = known(options(), SHAPE, ENCODING).sha256
     Image.fromarray(255 - white()).save("mask.png")
-    assert len({before, changed, known(options(), SHAPE, ENCODING, 0).sha256}) == 3
+    assert len({before, changed, known(options(), SHAPE, ENCODING).sha256}) == 3
 
 
 def bad_files():
@@ -186,15 +209,15 @@ OWN = dict(mask=None)
 def test_what_does_not_fit_is_refused_with_one_message(changes, message):
     bad_files()
     with pytest.raises(UserError, match=message):
-        known(options(**changes), SHAPE, ENCODING, 0)
+        known(options(**changes), SHAPE, ENCODING)
 
 
 def test_points_have_no_images():
     np.save("y.npy", np.zeros(1))
     with pytest.raises(UserError, match="is an image, and the data are points"):
-        known(options(mask=None, operator="random", measurements=1), (2,), ENCODING, 0)
+        known(options(mask=None, operator="random", measurements=1), (2,), ENCODING)
     with pytest.raises(UserError, match="is for images, and the data are points"):
-        known(options(image=None, observed="y.npy", mask=None, operator="gray"), (2,), ENCODING, 0)
+        known(options(image=None, observed="y.npy", mask=None, operator="gray"), (2,), ENCODING)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +229,7 @@ def test_points_have_no_images():
         (dict(weight=1.0, interval=(1.0,)), "with 0 <= low < high"),
         (dict(interval=(0.0, 1.0)), "is of guidance, and config.guidance.weight = 0 is none"),
         (dict(rescale=0.5), "config.guidance.weight = 0 is none"),
+        (dict(by="classifier"), "config.guidance.weight = 0 is none"),
         (dict(weight=1.0, rescale=1.5), r"rescale must be in \[0, 1\]"),
         (dict(weight=1.0, by="weaker"), "needs the weaker network"),
         (dict(weight=1.0, run="runs/x"), "are the weaker network's"),

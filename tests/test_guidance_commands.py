@@ -105,7 +105,7 @@ def test_samples_are_guided_by_a_classifier_that_is_trained_first(launch):
     assert line["accuracy"] == pytest.approx(found["accuracy"], abs=1e-6)
     assert not list(Path("run/classifier").glob("samples/*"))
 
-    assert launch("sample", by="classifier", weight=0.0)[0] == 0
+    assert launch("sample")[0] == 0
     plain = samples()[0]
     assert launch("sample", by="classifier", weight=5.0)[0] == 0
     assert np.any(samples()[0] != plain)
@@ -134,12 +134,11 @@ def test_samples_are_guided_by_an_earlier_checkpoint_of_the_same_run(launch):
 
 
 def test_a_weaker_network_of_another_process_is_refused(launch):
-    for config, workdir in (("other.py", "other"),):
-        assert launch("train", config=config, workdir=workdir)[0] == 0
+    assert launch("train", "--config.training.steps=2", config="other.py", workdir="other")[0] == 0
     status, _, wrong = launch("sample", by="weaker", weight=1.0, run="other")
     assert status == 2 and "must be of the same process" in wrong and "config.process" in wrong
     status, _, wrong = launch("sample", by="weaker", weight=1.0, run="nowhere")
-    assert status == 2 and "no run in it" in wrong
+    assert status == 2 and "no checkpoint in nowhere/checkpoints; train it first" in wrong
 
 
 def test_what_is_known_of_an_image_is_in_every_sample_and_in_the_picture(launch):
@@ -160,10 +159,52 @@ def test_what_is_known_of_an_image_is_in_every_sample_and_in_the_picture(launch)
 
 
 def test_samples_start_from_an_image(launch):
+    """From so little noise (sigma = 0.08) that it is still to be seen."""
     start = ["--config.sampler.start=0.1667", "--config.sampler.steps=1"]
     assert launch("sample", *start, name="sdedit", image="a.png")[0] == 0
+    image = np.asarray(Image.open("a.png")).ravel()
+    for sample in samples()[0]:
+        assert np.corrcoef(sample.ravel(), image)[0, 1] > 0.8
     status, _, wrong = launch("sample", *start, name="sdedit")
     assert status == 2 and "config.guidance.image: which image?" in wrong
+
+
+@pytest.mark.parametrize("name", ["dps", "pigdm", "mmps", "repaint", "twisted", "interpolation"])
+def test_every_method_draws_shows_and_reports(launch, name):
+    """Samples, their pictures, those under way or why there are none, the report."""
+    more = dict(repaint=dict(repeats=2, jump=2), twisted=dict(noise=0.1, particles=2),
+                interpolation=dict(to="b.png", rtol=1e-1, atol=1e-1)).get(name, {})  # fmt: skip
+    known = dict(image="a.png") | ({} if name == "interpolation" else dict(mask="half.png"))
+    Path("run/samples/trajectory.json").unlink(missing_ok=True)
+    status, said, wrong = launch("sample", name=name, **known, **more)
+    assert status == 0, wrong
+    alone = name not in ("twisted", "interpolation")
+    assert Path("run/samples/trajectory.json").is_file() == alone
+    assert ("no picture of samples under way" in said) != alone and "a report: " in said
+    assert made()["guidance"]["name"] == name
+    first = "First the two images" if name == "interpolation" else "First the image and what"
+    assert first in report()
+
+
+def test_another_name_leaves_out_what_was_the_olds(launch):
+    options = ["--config.guidance.image=a.png", "--config.guidance.mask=half.png"]
+    assert launch("sample", *options, name="replacement")[0] == 0
+    status, said, wrong = launch("sample", config="run/config.json", name="none")
+    assert status == 0 and "config.guidance.mask = 'half.png' is not for none: left out" in said
+
+
+def test_a_run_of_before_goes_on(launch):
+    """Its config knows nothing of guidance, classifiers and conditions."""
+    path = Path("run/config.json")
+    config = json.loads(path.read_text())
+    old = {
+        name: section for name, section in config.items() if name not in ("guidance", "classifier")
+    }
+    for name in ("concat_condition", "condition_dropout"):
+        del old["model"][name]
+    del old["data"]["condition"]
+    path.write_text(json.dumps(old))
+    assert launch("sample")[0] == 0
 
 
 def test_samples_of_one_image_are_not_evaluated(launch):

@@ -8,8 +8,11 @@ from conftest import exact_score
 
 from score_jax.build import build
 from score_jax.data import DATASETS
+from score_jax.data.encoding import Encoding
 from score_jax.densities import three_modes
 from score_jax.given.given import GIVEN
+from score_jax.given.observed import known
+from score_jax.given.options import Guidance
 from score_jax.losses import LOSSES
 from score_jax.models import MODELS
 from score_jax.processes import PROCESSES
@@ -18,6 +21,7 @@ from score_jax.samplers import SAMPLERS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "conditional.md").read_text()
+BLOCKS_OF_GUIDE = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -58,16 +62,24 @@ def test_the_readmes_ladder_is_computed_from_the_data():
 
 def test_the_guide_to_conditions_draws_what_it_says():
     space = {}
-    (code,) = re.findall(r"```python\n(import jax\n.*?)```", GUIDE, re.DOTALL)
+    (code,) = [code for code in BLOCKS_OF_GUIDE if "mmps" in code]
     exec(code, space)
     total = np.asarray(space["x"]).sum(1)
     assert abs(total.mean() - 0.5) < 0.05 and total.std() < 0.2
 
 
+def test_the_guide_to_conditions_makes_an_image_and_a_mask_that_fit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [code for code in BLOCKS_OF_GUIDE if "mask.png" in code]
+    exec(code, {})
+    options = Guidance(image="digit.png", mask="mask.png")
+    assert known(options, (8, 8, 1), Encoding(), 0).observation.y.shape == (32,)
+
+
 def test_the_guide_to_conditions_makes_data_that_can_be_trained_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("images.npy", np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
-    (code,) = re.findall(r"```python\n(import numpy.*?)```", GUIDE, re.DOTALL)
+    (code,) = [code for code in BLOCKS_OF_GUIDE if "superresolution" in code]
     exec(code, {})
     data = DATASETS["array"](path="superresolution.npz")
     assert data.conditions.shape == (2, 64, 64, 3)

@@ -96,7 +96,7 @@ def check_guidance(
     name, drawing = config["guidance"]["name"], config["sampler"]
     by_classifier = guidance.weight > 0 and guidance.by == "classifier"
     if by_classifier:
-        _check_classifier(data, config)
+        _check_classifier(module, data, config)
     elif guidance.weight > 0:
         _check_guided_by(module, guidance, config)
     if guidance.weight > 0 and sampler.calibrate is not None:
@@ -112,11 +112,14 @@ def check_guidance(
             f"(config.sampler.name = {drawing['name']!r}, config.guidance.name = {name!r}); use "
             "another sampler, or None"
         )
-    divides = by_classifier or name in PREDICTIONS or name == "twisted"
-    if divides and float(process.alpha(sampler.start)) == 0.0:
+    divides = by_classifier and guidance.interval is None
+    divides |= name in PREDICTIONS or name == "twisted"
+    asked = sampler.asked()
+    first = float(sampler.start if asked is None else asked[0])
+    if divides and name != "interpolation" and float(process.alpha(first)) == 0.0:
         what = "by a classifier" if by_classifier else f"by {name}"
         raise UserError(
-            f"config.sampler.start = {sampler.start}: nothing of the data is left there, and "
+            f"config.sampler.start = {first}: nothing of the data is left there, and "
             f"guidance {what} divides by what is left; start a little later, "
             "config.sampler.start=0.999"
         )
@@ -144,12 +147,23 @@ def _check_guided_by(module, guidance, config):
         )
 
 
-def _check_classifier(data, config):
+def _check_classifier(module, data, config):
     if not config["classifier"] or data.labels is None:
         raise UserError(
             "config.guidance.by = 'classifier': the config describes none; give a section "
             "classifier, such as classifier=dict(features=32, multipliers=(1, 2), steps=1000, "
             "batch_size=64), and data that have classes, and train it with --mode=classifier"
+        )
+    if config["evaluation"]["label"] == -1:
+        raise UserError(
+            "config.evaluation.label = -1 asks for no class, and config.guidance.by = 'classifier' "
+            "for one; give a class, or config.guidance.weight=0.0"
+        )
+    classes, known = getattr(module, "classes", 0), int(data.labels.max()) + 1
+    if classes > known:
+        raise UserError(
+            f"config.model.classes = {classes}, but the data have {known}, and so has a classifier "
+            f"of them; guide by 'class', or use config.model.classes = {known}"
         )
     if config["model"]["concat_condition"]:
         raise UserError(

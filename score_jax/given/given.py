@@ -48,18 +48,17 @@ class Place(NamedTuple):
     process: GaussianProcess
     sampler: Sampler
     samples: int
-    seed: int
 
 
 def none(place: Place, options: Guidance) -> Given:
     """Samples of which nothing is known."""
-    _refuse(options, ("image", *_OF_OBSERVATIONS), "samples of which something is known")
+    _refuse(options, unused("none"), "samples of which something is known")
     return Given(lambda predict: predict, place.sampler)
 
 
 def sdedit(place: Place, options: Guidance) -> Given:
     """Samples that start from the image with the noise of sampler.start: `editing.started_from`."""
-    _refuse(options, _OF_OBSERVATIONS, "samples of which a part is known")
+    _refuse(options, unused("sdedit"), "samples of which a part is known")
     image, digest = _image(place, options.image, "config.guidance.image")
     sampler = started_from(place.sampler, place.process, encoded(image, place.encoding))
     return Given(lambda predict: predict, sampler, shown=image[None], sha256=digest)
@@ -79,7 +78,7 @@ def interpolated(
 
     Sample i of N is at the fraction i/(N - 1); config.sampler is not used.
     """
-    _refuse(options, _OF_OBSERVATIONS, "samples of which a part is known")
+    _refuse(options, unused("sdedit"), "samples of which a part is known")
     ends = [
         _image(place, file, f"config.guidance.{name}")
         for name, file in (("image", options.image), ("to", to))
@@ -96,8 +95,15 @@ def interpolated(
     )
 
 
-_OF_OBSERVATIONS = ("mask", "observed", "factor", "width", "measurements", "noise")
+_OF_OBSERVATIONS = ("operator", "mask", "observed", "factor", "width", "measurements", "noise")
 GIVEN = {"none": none, "sdedit": sdedit, "interpolation": interpolated, **PREDICTIONS, **SAMPLINGS}
+
+
+def unused(name: str) -> set[str]:
+    """The options of config.guidance that are not for this name, of those that all share."""
+    if name in PREDICTIONS or name in SAMPLINGS:
+        return set()
+    return {*_OF_OBSERVATIONS, "image"} if name == "none" else set(_OF_OBSERVATIONS)
 
 
 def make_given(name: str, more: dict[str, Any], options: Guidance, place: Place) -> Given:
@@ -112,7 +118,7 @@ def make_given(name: str, more: dict[str, Any], options: Guidance, place: Place)
             "config.sampler.variance = 'analytic' is calibrated on unconditional samples, and "
             f"config.guidance.name = {name!r} makes others; use 'small' or 'large'"
         )
-    observation, shown, digest = known(options, place.shape, place.encoding, place.seed)
+    observation, shown, digest = known(options, place.shape, place.encoding)
     predict, sampler = lambda predict: predict, place.sampler
     if name in PREDICTIONS:
         guide = PREDICTIONS[name]
@@ -132,7 +138,7 @@ def _image(place, file, option):
 
 def _refuse(options, names, what):
     """Raises UserError where one of these options is given, which are for `what`."""
-    for name in names:
+    for name in sorted(names):
         if getattr(options, name) not in (None, 0.0):
             raise UserError(
                 f"config.guidance.{name} = {getattr(options, name)!r} is for {what}: say by which "

@@ -33,7 +33,7 @@ class Known(NamedTuple):
     """What is known of a sample.
 
     shown: uint8 images [M, H, W, C] for pictures: the image, where there is one, and what is known
-    of it. sha256: of what was read from files.
+    of it. sha256: tells it from anything else that could be known.
     """
 
     observation: Observation
@@ -94,41 +94,53 @@ def encoded(image: np.ndarray, encoding: Encoding) -> np.ndarray:
     return np.asarray(plain.encode(jax.random.key(0), image))
 
 
-def known(options: Guidance, shape: tuple[int, ...], encoding: Encoding, seed: int) -> Known:
+def known(options: Guidance, shape: tuple[int, ...], encoding: Encoding) -> Known:
     """What the options say is known. Raises UserError for what they cannot mean."""
     if (options.image is None) == (options.observed is None):
         raise UserError(
             "what is known of the samples? Give one of config.guidance.image, a PNG file, and "
             "config.guidance.observed, a .npy file of the operator's values"
         )
-    operator = _operator(options, shape, seed)
-    digest = hashlib.sha256()
-    for file in (options.image, options.mask, options.observed, _own(options)):
-        digest.update(Path(file).read_bytes() if file and Path(file).is_file() else b"-")
+    operator = _operator(options, shape)
     if options.observed is not None:
         y = _observed(options.observed)
         found = observe(y, operator, options.noise, shape)
-        return Known(found, None, digest.hexdigest()[:16])
+        return Known(found, None, _digest(found))
     image = read_image(options.image, "config.guidance.image", shape)
-    x_0 = encoded(image, encoding)
-    y = np.asarray(_applied(operator, x_0, options))
-    z = jax.random.normal(stream(seed, "observation"), y.shape)
+    y = np.asarray(_applied(operator, encoded(image, encoding), options))
+    z = jax.random.normal(stream(options.seed, "observation"), y.shape)
     found = observe(y + options.noise * np.asarray(z), operator, options.noise, shape)
-    if options.operator == "mask":
+    picture = encoding.decode(np.asarray(_seen(options, found, shape))[None])[0]
+    if options.operator in (None, "mask"):
         where = read_mask(options.mask, "config.guidance.mask", shape)
-        picture = np.where(where[..., None], image, np.uint8(UNKNOWN))
-    else:
-        picture = encoding.decode(np.asarray(pseudo_inverse(found, found.y))[None])[0]
-    return Known(found, np.stack([image, picture]), digest.hexdigest()[:16])
+        picture = np.where(where[..., None], picture, np.uint8(UNKNOWN))
+    return Known(found, np.stack([image, picture]), _digest(found))
+
+
+def _seen(options, found, shape):
+    """y as an image: itself where it is one of this size, else the smallest x with this y."""
+    if options.operator not in (None, "mask") and found.y.shape[:2] == shape[:2]:
+        if found.y.ndim == 3 and found.y.shape[-1] in (1, shape[-1]):
+            return np.broadcast_to(found.y, shape)
+    return pseudo_inverse(found, found.y)
+
+
+def _digest(found: Observation) -> str:
+    """Tells what is known from anything else: by y, the noise, and what A makes of a random x."""
+    x = np.random.default_rng(0).standard_normal(found.shape, np.float32)
+    digest = hashlib.sha256(np.float32(found.noise).tobytes())
+    for part in (found.y, found.forward(x)):
+        digest.update(np.asarray(part, np.float32).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _own(options) -> str | None:
-    return options.operator if options.operator.endswith(".py") else None
+    return options.operator if (options.operator or "").endswith(".py") else None
 
 
-def _operator(options: Guidance, shape: tuple[int, ...], seed: int):
+def _operator(options: Guidance, shape: tuple[int, ...]):
     """The linear function of x that the options name."""
-    name, own = options.operator, _own(options)
+    name, own = options.operator or "mask", _own(options)
     if name not in OPERATORS and own is None:
         raise unknown("config.guidance.operator", name, (*OPERATORS, "<a file>.py"))
     needed = OPERATORS.get(name)
@@ -157,7 +169,7 @@ def _operator(options: Guidance, shape: tuple[int, ...], seed: int):
         return downsample(options.factor)
     if name == "blur":
         return blur(options.width)
-    return random_projection(seed, options.measurements, shape)
+    return random_projection(options.seed, options.measurements, shape)
 
 
 def _load(file: str):

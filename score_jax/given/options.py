@@ -23,11 +23,12 @@ class Guidance:
     The others are of what is known of a sample, for the names under which something is
     (`score_jax.inverse`, `score_jax.editing`):
     image: a PNG or JPEG file of the data's size. operator: what of it is known: "mask" (where the
-    image `mask`, of the same size, is white), "gray" (its luminance), "downsample" (the means of
-    `factor` x `factor` pixels), "blur" (by a Gaussian of `width` pixels), "random" (`measurements`
-    random projections), or a Python file of yours with operator(x), linear, of x as the network
-    sees it. observed: a .npy file of the operator's values, where there is no image. noise: the
-    standard deviation of what is measured, in the network's units; it is added to an image's.
+    image `mask`, of the same size, is white; it need not be said), "gray" (its luminance),
+    "downsample" (the means of `factor` x `factor` pixels), "blur" (by a Gaussian of `width`
+    pixels), "random" (`measurements` random projections), or a Python file of yours with
+    operator(x), linear, of x as the network sees it. observed: a .npy file of the operator's
+    values, where there is no image. noise: the standard deviation of what is measured, in the
+    network's units; it is added to an image's. seed: of this noise, and of random projections.
     """
 
     by: str = "class"
@@ -37,13 +38,14 @@ class Guidance:
     run: str | None = None
     step: int | None = None
     image: str | None = None
-    operator: str = "mask"
+    operator: str | None = None
     mask: str | None = None
     factor: int | None = None
     width: float | None = None
     measurements: int | None = None
     observed: str | None = None
     noise: float = 0.0
+    seed: int = 0
 
     def __post_init__(self):
         if self.by not in GUIDES:
@@ -51,6 +53,7 @@ class Guidance:
         require(self, "weight", lambda value: value >= 0, "at least 0")
         require(self, "rescale", lambda value: 0 <= value <= 1, "in [0, 1]")
         require(self, "noise", lambda value: value >= 0, "at least 0")
+        require(self, "seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)")
         interval = self.interval
         if interval is not None and not (len(interval) == 2 and 0 <= interval[0] < interval[1]):
             raise UserError(
@@ -58,7 +61,8 @@ class Guidance:
                 f"sigma/alpha, got {shown(interval)}"
             )
         if self.weight == 0:
-            for name, idle in (("interval", None), ("rescale", 0.0), ("run", None), ("step", None)):
+            none = dict(by="class", interval=None, rescale=0.0, run=None, step=None)
+            for name, idle in none.items():
                 if getattr(self, name) != idle:
                     raise UserError(
                         f"config.guidance.{name} = {getattr(self, name)!r} is of guidance, and "

@@ -21,7 +21,12 @@ def export_to_diffusers(workdir: Path, folder: Path) -> None:
     if not (workdir / "starts.jsonl").is_file():
         raise UserError(f"no run in {workdir}; give the --workdir of one")
     sections = configs.load(str(workdir / "config.json")).to_dict()
-    experiment = build(sections | {"data": without_images(sections["data"])})
+    if sections["model"].get("concat_condition"):
+        raise UserError(
+            "config.model.concat_condition = True: diffusers' UNet2DModel is told no conditions"
+        )
+    plain = {"data": without_images(sections["data"]), "test": {}, "guidance": {}, "classifier": {}}
+    experiment = build(sections | plain)
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         state, _ = checkpoints.restore(like=create(experiment))
     told = experiment.config

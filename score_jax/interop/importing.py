@@ -66,7 +66,9 @@ def import_weights(
         raise UserError(f"{workdir} holds something already; give another --workdir")
     found = _read(source, path)
     sections = override(ConfigDict(_sections(config, found, path))).to_dict()
-    experiment = build(sections | {"data": without_images(sections["data"]), "test": {}})
+    experiment = build(
+        sections | {"data": without_images(sections["data"]), "test": {}, "guidance": {}}
+    )
     module, shape = experiment.module, experiment.data.shape
     parameters = shapes(module, shape)
     rules = list(found.rules(module, shape, parameters))

@@ -58,6 +58,11 @@ def twisted(
     the end. q is the paper's, and right to first order in the step for every kernel: ddim's with
     eta < 1 given the guided prediction would move further than its noise explains.
 
+    Biased for finite K towards the guidance, about as 1/K. On three modes in the plane of which
+    one coordinate is seen, at 400 steps, K = 1, 4, 16 and 64 leave the modes' weights off by 0.38,
+    0.16, 0.04 and 0.01 in total variation (standard error 0.007) and the mean by 0.56, 0.25, 0.07
+    and 0.02 of the posterior's standard deviation (0.01): `python -m benchmarks.conditional`.
+
     sampler: one with a `kernel` (ancestral, ddim with eta > 0, euler_maruyama,
         reverse_diffusion) and at least one step.
     particles: K. Memory and network evaluations are K times those of one sample: K a step
@@ -110,13 +115,13 @@ def twisted(
         return Population(jnp.broadcast_to(drawn, x.shape), jnp.zeros(particles), evaluations)
 
     t, s, *rows = sampler.schedule
-    return Sampler(
-        (t, s, last.astype(np.float64), *rows),
-        init,
-        step,
-        lambda predict, state: state.x[0],
-        sampler.start,
+    return sampler._replace(
+        schedule=(t, s, last.astype(np.float64), *rows),
+        init=init,
+        step=step,
+        finish=lambda predict, state: state.x[0],
         evaluations=lambda state: state.evaluations,
+        kernel=None,
         first=draw_first,
     )
 

@@ -55,7 +55,10 @@ def _final(run, picture):
     parts = [f"Final: {content}"]
     if number(made.get("samples")) is not None:
         parts.append(f", of the {count(made['samples'])} that were drawn")
-    if "name" in sampler:
+    guidance = mapping(made.get("guidance"))
+    if guidance.get("name", "none") != "none":
+        parts.append(f" by {guidance['name']}")
+    elif "name" in sampler:
         parts.append(f" by {sampler['name']}")
     if calls is not None:
         parts.append(f" with {written(calls)} network evaluations each")
@@ -87,11 +90,20 @@ def _beside(run):
         return OF_ONE_IMAGE[guidance["name"]]
     if guidance.get("name", "none") != "none" and guidance.get("image"):
         return "First the image and what is known of it, then the samples."
-    if mapping(run.config.get("model")).get("concat_condition"):
+    if mapping(run.config.get("model")).get("concat_condition") and _are_pairs(run):
         return "Images that samples were told stand left of them."
     return None
 
 
+def _are_pairs(run):
+    """Whether the final picture holds twice as many images as samples."""
+    made, shape = number(run.json["samples"].get("samples")), _shape(run)
+    if "final" not in run.pictures or made is None or len(shape) != 3:
+        return False
+    return plotting.images_in(run.pictures["final"].pixels, shape) == 2 * min(made, MOST_SHOWN)
+
+
+MOST_SHOWN = 64  # samples in a picture
 OF_ONE_IMAGE = {
     "sdedit": "First the image that the samples start from.",
     "interpolation": "First the two images, then the way from one to the other.",

@@ -54,7 +54,10 @@ class Run(NamedTuple):
     def command(self, mode: str) -> str:
         """The command line that runs a mode on this folder, for a shell."""
         config, workdir = self.workdir / "config.json", self.workdir
-        words = f"--config={config}", f"--workdir={workdir}", f"--mode={mode}"
+        words = [f"--config={config}", f"--workdir={workdir}", f"--mode={mode}"]
+        guidance = self.config.get("guidance", {}).get("name", "none")
+        if guidance != "none":  # whose samples are of one image
+            words.append("--config.guidance.name=none")
         return shlex.join(["python", "launch.py", *words])
 
 
