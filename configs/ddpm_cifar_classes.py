@@ -5,8 +5,8 @@ Published: nothing with just this network. Classifier-free guidance is Ho & Sali
 is best at a small weight: try --config.guidance.weight=0.1, and 1.0 to look at.
 Network: 35,751,427 parameters.
 
---mode=classifier trains a classifier of the noised images, of 13,414,794 parameters, with the noise
-levels of this run; --config.guidance.by=classifier --config.guidance.weight=1.0 is then guided by it
+--mode=classifier trains a classifier of the noised images, of 13,414,794 parameters, with the
+noise levels of this run, for --config.guidance.by=classifier --config.guidance.weight=1.0
 (Dhariwal & Nichol 2021, arXiv 2105.05233; Song et al. 2021, who released theirs without the program
 that trains it). What accuracy to expect was not measured here.
 

@@ -237,6 +237,15 @@ def test_repaints_schedule_goes_back_to_where_a_segment_began(name):
     assert np.all(np.delete(a, up) == 1.0) and np.all(np.delete(b, up) == 0.0)
 
 
+def test_what_y_is_too_noisy_to_say_is_not_made_again():
+    """From the level of y's noise on, where nothing is replaced, each step is made once."""
+    noisy = first_coordinate()._replace(noise=0.3)
+    *_, replaced, a, b = repaint(chain(40), PROCESS, noisy, repeats=3, jump=2).schedule
+    once = replacement(chain(40), PROCESS, noisy).schedule[-1]
+    assert 0 < np.sum(once == 0.0) < 40 and np.sum(replaced == 0.0) <= np.sum(once == 0.0) + 2
+    assert not np.any(b[replaced == 0.0])
+
+
 # ---------------------------------------------------------------------------------- dps
 
 

@@ -68,7 +68,5 @@ def test_images_are_seen_in_their_shape():
 
 
 def test_a_sampler_that_chooses_its_steps_has_none_to_look_at(monkeypatch):
-    with pytest.raises(
-        UserError, match="'adaptive' with config.guidance.name = 'none' has no steps"
-    ):
+    with pytest.raises(UserError, match="'adaptive' with config.guidance"):
         trajectory(exactly(monkeypatch, sampler=dict(name="adaptive")), NOTHING)

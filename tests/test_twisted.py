@@ -86,7 +86,7 @@ FEW = dict(steps=6, grid="logsnr", start=0.9, end=0.05)  # so few that the sampl
 KERNELS = [
     (ancestral, dict(denoise=False), "edm", 0.5),
     (ancestral, dict(variance="large", start=1.0, grid="uniform"), "flow", 1.0),
-    (ancestral, dict(variance="learned"), "ddpm", 0.5),
+    (ancestral, dict(variance="learned", end=0.2), "ddpm", 0.5),  # much is left to the denoising
     (ddim, dict(eta=0.5), "subvp", 0.5),
     (euler_maruyama, dict(steps=20), "vp", 0.0),
     (reverse_diffusion, dict(denoise=False), "vp", 0.5),

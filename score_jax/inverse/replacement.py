@@ -76,6 +76,8 @@ def repaint(
     + b z, q(x_t | x_s) = N(a x_s, b² I): so what is observed and what is not come to agree.
     Lugmayr et al. 2022 (arXiv 2201.09865), algorithm 1, with their jumps; the schedule that they
     released makes the first segment, of almost pure noise, once. repeats = 1 is `replacement`.
+    Segments in which y is noisier than x and replaces nothing are made once: made again
+    without y they would forget it.
 
     Its bias is that of `replacement`, less the more repeats: in the example there 2, 5, 10 and 20
     of them (200 steps, jump 10) leave 1/2, 0.18, 0.09 and 0.04 of it.
@@ -98,8 +100,10 @@ def repaint(
             "annealed_langevin stay at a noise level for many"
         )
     segments = [np.arange(first, min(first + jump, n)) for first in range(0, n, jump)]
-    order = np.concatenate([np.tile(segment, repeats) for segment in segments])
-    back_to = np.concatenate([_back_to(t, segment, repeats) for segment in segments])
+    hears = replaced.schedule[-1] > 0.0  # whether a step is told of y
+    times = [repeats if hears[segment].all() else 1 for segment in segments]
+    order = np.concatenate([np.tile(segment, k) for segment, k in zip(segments, times)])
+    back_to = np.concatenate([_back_to(t, segment, k) for segment, k in zip(segments, times)])
     up = np.isfinite(back_to)
     a, b = np.ones(len(order)), np.zeros(len(order))
     with jax.ensure_compile_time_eval():
