@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from conftest import tiny_images, write_config
 
+from score_jax.build import build
 from score_jax.evaluation import evaluate as evaluation
-from score_jax.evaluation.features import Features, make_extractor
+from score_jax.evaluation.evaluate import _agreement
+from score_jax.evaluation.features import Extractor, Features, make_extractor
 from score_jax.evaluation.measure import compare
 from score_jax.main import main
 from score_jax.metrics.frechet import frechet_distance, moments
@@ -81,6 +83,21 @@ def run(tmp_path_factory):
 
 def result(workdir):
     return json.loads((workdir / "evaluation.json").read_text())
+
+
+def test_samples_are_of_the_class_that_was_asked_for_as_often_as_the_classifier_says():
+    config = tiny_images(evaluation=dict(samples=20, features="classifier"))
+    none = build(config)
+    config["model"] |= dict(classes=10)
+    experiment = build(config)
+    asked = np.arange(20) % 10
+    logits = np.eye(10)[np.where(np.arange(20) < 3, 9 - asked, asked)]
+    extractor = Extractor("classifier", "a classifier", {}, None)
+    seen = Features(np.zeros((20, 2), np.float32), logits)
+    found = _agreement(experiment, extractor, seen)["class_agreement"]
+    assert found["value"] == 17 / 20 and found["standard_error"] == pytest.approx(0.0798, abs=1e-4)
+    assert _agreement(none, extractor, seen) == {}
+    assert _agreement(experiment, extractor._replace(kind="inception"), seen) == {}
 
 
 def test_figures_stand_beside_those_of_real_data_at_the_same_number(run, capsys):

@@ -107,7 +107,7 @@ def evaluate(
                 "sha256": reference.settings["sha256"],
             },
             "samples": len(samples),
-            "metrics": found.metrics,
+            "metrics": found.metrics | _agreement(experiment, extractor, seen),
             "used": found.used,
             "same_number": _same_number(experiment, extractor, reference, seen, width),
             "left_out": found.left_out,
@@ -130,6 +130,17 @@ def evaluate(
     result = from_leader(result)
     drop(workdir, "features", _identity(extractor, made))
     return result
+
+
+def _agreement(experiment, extractor, seen):
+    """How many samples the classifier takes for what they were asked to be, where it knows."""
+    if extractor.kind != "classifier" or experiment.computing.concat_condition:
+        return {}
+    if not experiment.asked_for or experiment.evaluation.label == -1:
+        return {}
+    asked = experiment.labels(np.arange(len(seen.values)))
+    share, n = float(np.mean(seen.logits.argmax(1) == asked)), len(asked)
+    return {"class_agreement": {"value": share, "standard_error": (share * (1 - share) / n) ** 0.5}}
 
 
 def report(result: dict[str, Any]) -> str:

@@ -113,7 +113,7 @@ def check_guidance(
             "another sampler, or None"
         )
     divides = by_classifier and guidance.interval is None
-    divides |= name in PREDICTIONS or name == "twisted"
+    divides |= name in PREDICTIONS
     asked = sampler.asked()
     first = float(sampler.start if asked is None else asked[0])
     if divides and name != "interpolation" and float(process.alpha(first)) == 0.0:

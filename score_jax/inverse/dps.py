@@ -27,7 +27,9 @@ def dps(
     and with twice the steps it is twice as strong, so `scale` has to be tuned for every problem
     and number of steps. In the example of `replacement`, 200 steps: the mean that is -0.67 comes
     out as -0.68 with scale 0.1 and -0.76 with 1, the deviation of what is known exactly as 0.06
-    and 0.56. Denoising at the end is the sampler's own, without a pull.
+    and 0.56. With scale 1 and 100 or 400 steps the mean is off by 0.70 or 0.94 posterior deviations
+    on a normal, 0.39 or 1.3 on three modes, the covariance by 200 % to 1,000 %
+    (`benchmarks.conditional`). Denoising at the end is the sampler's own, without a pull.
 
     sampler: one whose state is x alone. What it asks of the network first at (x_t, t) is not
     asked twice: heun costs two evaluations a step, as without. Each step costs one gradient of

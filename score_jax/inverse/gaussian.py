@@ -45,6 +45,9 @@ def pigdm(
     correlated normal data (four dimensions, deviations 0.15 to 1.3, two observations) samples
     miss the posterior's mean by up to 0.21 of its deviation, and deviations are 0.96 to 1.16 of
     the right ones; for separate modes see `mmps`.
+    In `benchmarks.conditional` the mean of a normal is off by 0.23 posterior deviations, its
+    covariance by 8 %; on three modes of which one coordinate is seen 0.40 of their weights are
+    wrong, where y tells more 0.08.
 
     iterations: at most, of `observation.solve` on noise²/r² I + A Aᵀ; no network is in them.
     Cost: one call of predict and one of its gradient. Raises UserError unless iterations >= 1.
@@ -94,7 +97,9 @@ def mmps(
 
     Biased for all else, since p(x_0 | x_t) is no normal, and much where modes are separate: of
     three in the plane, 99% of the posterior in one, it leaves the mean at -0.25 where -0.73 is
-    right, as does `pigdm`. `twisted` has no such bias, given particles enough.
+    right, as does `pigdm`. In `benchmarks.conditional` it is within 0.02 posterior deviations on a
+    normal (1 iteration for 2 numbers leaves 0.03), and on three modes 0.39 of their weights are
+    wrong, 0.10 where y tells more. `twisted` has no such bias, given particles enough.
 
     The system noise² I + σ²/α A J Aᵀ is never a matrix: J v is taken as Jᵀ v by reverse mode. The
     J of a trained network is neither exactly symmetric nor positive; `observation.solve` stays

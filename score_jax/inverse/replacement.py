@@ -28,7 +28,10 @@ def replacement(sampler: Sampler, process: GaussianProcess, observation: Observa
     Biased: the noise put in at s is not that of t, so what is not observed hears of y too late.
     For normal data of deviations 1 and 0.3 along axes turned by 0.6, the first coordinate known
     exactly, the mean of the other is -0.48 where -0.67 is right and 0.03 all that is known
-    without y, its deviation 1.11 times the right one; with 50 steps or 1000 (-0.46, -0.48).
+    without y, its deviation 1.11 times the right one; with 50 steps or 1000 (-0.46, -0.48). On a
+    normal of which 2 mixed coordinates of 4 are seen the mean is off by 0.27 posterior deviations;
+    on three modes of which one coordinate is seen by 0.63, with 0.41 of the modes' weights wrong
+    (`benchmarks.conditional`).
 
     sampler: one whose state is x alone, and better a stochastic one (there ddim ends at -0.34).
     Raises UserError for a sampler with a memory or one to be calibrated, and with noise > 0 where
@@ -82,7 +85,10 @@ def repaint(
     Its bias is that of `replacement`, less the more repeats: in the example there 2, 5, 10 and 20
     of them (200 steps, jump 10) leave 1/2, 0.18, 0.09 and 0.04 of it.
 
-    Network evaluations: `repeats` times the sampler's. Raises UserError unless repeats and jump
+    In `benchmarks.conditional`, 400 steps, its 10 repeats leave 0.11 of 0.27 on the normal, and on
+    the three modes 0.49 of 0.63 and 0.32 of 0.41.
+
+    Network evaluations: `repeats` times the sampler's, where y is heard. Raises UserError unless repeats and jump
     are at least 1, for what `replacement` refuses, and for a sampler whose steps do not each lead
     to an earlier time (langevin).
     """

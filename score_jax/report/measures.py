@@ -26,6 +26,7 @@ METRICS = {
     "recall": ("Recall", HIGHER),
     "density": ("Density", HIGHER),
     "coverage": ("Coverage", HIGHER),
+    "class_agreement": ("Of the class that was asked for", HIGHER),
     "sliced_wasserstein": ("Sliced Wasserstein distance", LOWER),
     "maximum_mean_discrepancy": ("Maximum mean discrepancy", LOWER),
 }
