@@ -88,9 +88,9 @@ def repaint(
     In `benchmarks.conditional`, 400 steps, its 10 repeats leave 0.11 of 0.27 on the normal, and on
     the three modes 0.49 of 0.63 and 0.32 of 0.41.
 
-    Network evaluations: `repeats` times the sampler's, where y is heard. Raises UserError unless repeats and jump
-    are at least 1, for what `replacement` refuses, and for a sampler whose steps do not each lead
-    to an earlier time (langevin).
+    Network evaluations: `repeats` times the sampler's, where y is heard. Raises UserError unless
+    repeats and jump are at least 1, for what `replacement` refuses, and for a sampler whose steps
+    do not each lead to an earlier time (langevin).
     """
     replaced = replacement(sampler, process, observation)
     for name, value in (("repeats", repeats), ("jump", jump)):
