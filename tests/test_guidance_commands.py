@@ -117,7 +117,7 @@ def test_a_classifier_is_trained_on_and_is_of_one_config(launch):
     status, said, _ = launch("classifier", "--config.classifier.steps=34")
     assert status == 0 and "going on from the checkpoint of step 30" in said
     status, _, wrong = launch("classifier", "--config.classifier.features=16")
-    assert status == 2 and "model.features: 8 there, 16 here" in wrong
+    assert status == 2 and "config.classifier.features: 8 there, 16 here" in wrong
 
 
 def test_samples_are_guided_by_an_earlier_checkpoint_of_the_same_run(launch):
