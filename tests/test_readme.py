@@ -73,7 +73,7 @@ def test_the_guide_to_conditions_makes_an_image_and_a_mask_that_fit(tmp_path, mo
     (code,) = [code for code in BLOCKS_OF_GUIDE if "mask.png" in code]
     exec(code, {})
     options = Guidance(image="digit.png", mask="mask.png")
-    assert known(options, (8, 8, 1), Encoding(), 0).observation.y.shape == (32,)
+    assert known(options, (8, 8, 1), Encoding()).observation.y.shape == (32,)
 
 
 def test_the_guide_to_conditions_makes_data_that_can_be_trained_on(tmp_path, monkeypatch):
