@@ -28,7 +28,7 @@ def test_a_split_has_every_example_once(name, test, train):
 
 def test_what_the_test_section_leaves_out_is_as_in_the_data_section():
     experiment = build(images(split="test"))
-    assert experiment.config["test"] == dict(name="digits", split="test")
+    assert experiment.config["test"] == dict(name="digits", split="test", condition="none")
     assert experiment.test.name == "digits/test" and len(experiment.test.examples) == 360
     assert experiment.on_test().data is experiment.test
     config = tiny_config(data=dict(name="toy", density="three_modes", size=50)) | dict(

@@ -117,12 +117,12 @@ def test_a_stopped_sampling_goes_on_and_ends_in_the_same_samples(
     words, tmp_path, monkeypatch, capsys
 ):
     """With 75, for the scheduler; and in a run that trains, the samples are drawn at the end."""
-    from score_jax import commands
+    from score_jax import samples
 
     assert main([*words, "--mode=sample"]) == 0
     whole = (tmp_path / "run" / "samples.npz").read_bytes()
     with monkeypatch.context() as patch:
-        stop_in(patch, commands, "make_draw", 2)
+        stop_in(patch, samples, "make_draw", 2)
         assert main([*words, "--mode=sample"]) == 75
     assert "1 of 3 pieces of 8 are kept" in capsys.readouterr().err
     assert (tmp_path / "run" / "samples.npz").read_bytes() == whole, "the old ones stay whole"

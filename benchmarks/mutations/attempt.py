@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from benchmarks.mutations.configs import Config
-from score_jax import commands
+from score_jax import commands, samples
 from score_jax.main import main as launch
 from score_jax.training import loop
 
@@ -192,7 +192,7 @@ class _Watch:
 
         with (
             mock.patch.object(commands, "train", watched_train),
-            mock.patch.object(commands, "make_draw", watched_make_draw),
+            mock.patch.object(samples, "make_draw", watched_make_draw),
             mock.patch.object(loop, "make_draw", watched_make_draw),
             mock.patch.object(loop, "update_step", watched_update_step),
         ):
