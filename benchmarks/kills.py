@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.command import Record
 from score_jax import config as configs
-from score_jax.build import Experiment, build, known_options
+from score_jax.build import build, known_options
+from score_jax.experiment import Experiment
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.state import create
 
