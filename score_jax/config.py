@@ -9,6 +9,7 @@ Names and types are checked by `build`, which knows them; here only the file and
 import ast
 import importlib.util
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,29 @@ def load(path: str) -> ConfigDict:
                 f"got {shown(section)}"
             )
     return config
+
+
+def module_of(option: str, file: Path, name: str) -> types.ModuleType:
+    """A Python file that an option names, with a function of this name; the file is run.
+
+    Raises UserError, naming the option, where the file is missing, fails, or has no such function.
+    """
+    if not file.is_file():
+        raise UserError(
+            f"{option} = {shown(str(file))}: no such file (looked in {Path.cwd()}); expected a "
+            f"Python file with {name}(...)"
+        )
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            f"{option} = {file}: {type(error).__name__}: {shortened(str(error), 600)}"
+        ) from error
+    if not callable(getattr(module, name, None)):
+        raise UserError(f"{option} = {file}: expected a function {name} in it")
+    return module
 
 
 def _load_json(file: Path) -> ConfigDict:

@@ -52,7 +52,10 @@ def trajectory(
             "steps of a single sample at which to look"
         )
     schedule = make_calibrate(experiment, samples)(params, lambda fraction: None)
-    shown = np.unique(np.linspace(0, sampler.steps - 1, columns).round().astype(np.int32))
+    times = np.asarray(sampler.schedule[0], np.float64)
+    falling = np.flatnonzero(times <= np.minimum.accumulate(times))  # repaint goes up again
+    shown = falling[np.unique(np.linspace(0, len(falling) - 1, columns).round().astype(np.int32))]
+    shown = shown.astype(np.int32)
 
     def look(shared, index, label, run):
         params, schedule, at = shared
@@ -69,5 +72,5 @@ def trajectory(
         found.append(look((params, schedule, at), index, label, run))
         done = at
     x, x0 = (np.stack([join(part) for part in parts], axis=1)[:samples] for parts in zip(*found))
-    times = np.asarray(sampler.schedule[0], np.float64)[shown]
+    times = times[shown]
     return Trajectory(times, on_host(experiment.process.logsnr, times), x, x0)

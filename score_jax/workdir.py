@@ -13,6 +13,7 @@
     samples.npz     the samples, uint8 [N, H, W, C] under the key arr_0; samples.json: how made
     evaluation.json what --mode=evaluate measured; reference.npz, classifier.npz: what it
                     compared with, and by whose features
+    classifier/     what --mode=classifier trained, a run of its own, and accuracy.json
     likelihood.json what --mode=likelihood measured; bound.json: by the variational bound
     report.html     all of this, to be looked at
     replay_step_<step>.json  what --replay_step found
@@ -67,6 +68,7 @@ SEEN = ("data.centered", "data.shape")  # what data the network takes, were ther
 # Options that older runs know nothing of, and what they are without them.
 SINCE = {
     "data.condition": "none",
+    "test.condition": "none",
     "model.concat_condition": False,
     "model.condition_dropout": 0.0,
 }

@@ -56,7 +56,7 @@ def test_features_of_your_own_come_from_a_file_of_yours(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("x = 1\n", "AttributeError"),
+        ("x = 1\n", "expected a function features in it"),
         ("def features(images): return images\n", r"must be numbers \[3, D\], got \[3, 8, 8, 1\]"),
         ("def features(images): raise KeyError('a')\n", r"features\(images\): KeyError: 'a'"),
         ("def features(images): return [[float('nan')]] * 3\n", "holds NaN or infinity"),

@@ -199,7 +199,7 @@ OWN = dict(mask=None)
         (OWN | dict(operator="fails.py"), "cannot be applied to an example of shape"),
         (OWN | dict(operator="syntax.py"), "SyntaxError"),
         (OWN | dict(operator="empty.py"), "expected a function operator"),
-        (OWN | dict(operator="gone.py"), "no file gone.py"),
+        (OWN | dict(operator="gone.py"), "no such file .*expected a Python file with operator"),
         (dict(image=None, observed="few.npy"), "must agree"),
         (dict(image=None, observed="nan.npy"), "real and finite"),
         (dict(image=None, observed="text.npy"), "not a readable .npy file"),

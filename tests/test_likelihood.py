@@ -94,7 +94,7 @@ def test_images_are_taken_as_they_are(x64):
     predict, x, exact, log_prior = case(process, n=4, density=p)
 
     def image_predict(x, t):
-        return jax.tree.map(lambda a: a.reshape(x.shape), predict(x.ravel(), t))
+        return read("x0", predict(x.ravel(), t).x0.reshape(x.shape), process, x, t)
 
     prior = lambda x: log_prior(x.ravel())
     got = run(process, image_predict, x.reshape(4, 3, 1, 1), log_prior=prior)

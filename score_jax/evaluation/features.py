@@ -15,7 +15,6 @@ with others are not taken for them.
 """
 
 import hashlib
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from score_jax.config import module_of
 from score_jax.errors import UserError
 from score_jax.evaluation import classifier, inception, inception_weights
 from score_jax.experiment import Experiment
@@ -136,18 +136,8 @@ def _classifier(experiment, folder):
 
 
 def _own(path):
-    if not path.is_file():
-        raise UserError(
-            f"config.evaluation.features = {str(path)!r}: no such file (looked in {Path.cwd()}); "
-            "expected a Python file with features(images), or inception, classifier, none"
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        theirs = module.features
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    module = module_of("config.evaluation.features", path, "features")
+    theirs = module.features
 
     def extract(images):
         try:

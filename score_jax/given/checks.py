@@ -15,9 +15,12 @@ from score_jax.samplers.base import Sampler
 
 
 def check_told(module: nn.Module, data: Dataset, test: Dataset | None, config: dict) -> None:
-    """The network is told what the data have, and the test data have it too."""
+    """The network is told classes that the data have; and what it is told the test data have too.
+
+    (That the data have conditions is asked before, by `check_conditions`: the network's input is
+    made of them.)
+    """
     check_classes(module, data, config)
-    check_conditions(module, data, config)
     if test is None:
         return
     check_classes(module, test, config)

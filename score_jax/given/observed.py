@@ -1,7 +1,6 @@
 """Images and masks from files, and what is known of an image, of the words in config.guidance."""
 
 import hashlib
-import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from score_jax.config import module_of
 from score_jax.data.base import is_there
 from score_jax.data.encoding import Encoding
 from score_jax.errors import UserError, shortened, unknown
@@ -154,7 +154,7 @@ def _operator(options: Guidance, shape: tuple[int, ...]):
                 f"{name!r}; leave it out"
             )
     if own is not None:
-        return _load(own)
+        return module_of("config.guidance.operator", Path(own), "operator").operator
     if name != "random" and len(shape) != 3:
         raise UserError(
             f"config.guidance.operator = {name!r} is for images, and the data are points {shape}; "
@@ -170,29 +170,6 @@ def _operator(options: Guidance, shape: tuple[int, ...]):
     if name == "blur":
         return blur(options.width)
     return random_projection(options.seed, options.measurements, shape)
-
-
-def _load(file: str):
-    """operator of a Python file, which is run."""
-    if not is_there(Path(file), Path.is_file):
-        raise UserError(
-            f"config.guidance.operator: no file {shortened(file)} (looked in {Path.cwd()})"
-        )
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(
-            f"config.guidance.operator = {file}: {type(error).__name__}: {shortened(str(error))}"
-        ) from error
-    operator = getattr(module, "operator", None)
-    if not callable(operator):
-        raise UserError(
-            f"config.guidance.operator = {file}: expected a function operator(x) in it, linear, of "
-            "one example x as the network sees it"
-        )
-    return operator
 
 
 def _applied(operator, x_0, options):

@@ -3,6 +3,7 @@
 import statistics
 
 from score_jax import plotting
+from score_jax.pictures import GRID
 from score_jax.report.markup import Markup, figure, join, tag
 from score_jax.report.measures import parameters, to_fill
 from score_jax.report.read import Picture, Run
@@ -100,10 +101,9 @@ def _are_pairs(run):
     made, shape = number(run.json["samples"].get("samples")), _shape(run)
     if "final" not in run.pictures or made is None or len(shape) != 3:
         return False
-    return plotting.images_in(run.pictures["final"].pixels, shape) == 2 * min(made, MOST_SHOWN)
+    return plotting.images_in(run.pictures["final"].pixels, shape) == 2 * min(made, GRID)
 
 
-MOST_SHOWN = 64  # samples in a picture
 OF_ONE_IMAGE = {
     "sdedit": "First the image that the samples start from.",
     "interpolation": "First the two images, then the way from one to the other.",

@@ -25,7 +25,6 @@ from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.log import Log
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
-GRID = 64  # samples in a picture
 PATIENCE = 100  # bad steps in a row that are skipped where training.non_finite is "skip"
 HELD_OUT = 1_000  # test examples, at most, whose loss is measured on the way
 IN_FLIGHT = 3  # calls started before the first of them is done, on an accelerator
@@ -113,7 +112,9 @@ class _Run:
         self.by = by
         draws = by.draws
         self.draw = (
-            make_draw(experiment, min(GRID, experiment.evaluation.samples)) if draws else None
+            make_draw(experiment, min(pictures.GRID, experiment.evaluation.samples))
+            if draws
+            else None
         )
         self.batches = Batches(experiment)
 
@@ -145,7 +146,7 @@ class _Run:
                     self.save(step, state)
                     saved = step
                 # The last one is of what is drawn after training, unless that takes long.
-                soon = step == options.steps and self.experiment.evaluation.samples <= GRID
+                soon = step == options.steps and self.experiment.evaluation.samples <= pictures.GRID
                 if self.by.draws and step % options.sample_every == 0 and not soon and leads():
                     self.write_picture(step, state, bar)
             if step != saved:
@@ -223,7 +224,7 @@ class _Run:
 
     def write_picture(self, step, state, bar):
         bar.set_description("drawing")
-        indices = range(min(GRID, self.experiment.evaluation.samples))
+        indices = range(min(pictures.GRID, self.experiment.evaluation.samples))
         drawn = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
         if drawn is None:
             return  # asked to stop: saving is more urgent than a picture
