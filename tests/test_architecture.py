@@ -17,8 +17,8 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 LAYERS = (
     ("errors", "files", "types"),
     ("hosts", "keys", "limits", "odes", "power_ema", "signals"),
-    ("densities", "metrics", "processes", "plotting", "options", "tensors"),
-    ("predictions", "times"),
+    ("densities", "metrics", "processes", "options", "tensors"),
+    ("plotting", "predictions", "times"),
     ("parameterization", "probability_flow", "variances"),
     ("losses", "samplers", "likelihood", "models", "data", "config", "guidance"),
     ("checks", "sections", "inverse", "editing"),
@@ -142,7 +142,7 @@ def test_torch_is_imported_to_read_its_files_and_for_nothing_else():
 
 
 def test_matplotlib_is_imported_in_one_file():
-    assert importers("matplotlib") == {"score_jax/plotting.py"}
+    assert importers("matplotlib") == {"score_jax/plotting/figures.py"}
 
 
 def test_tensorflow_datasets_are_read_in_one_place():

@@ -1,9 +1,15 @@
 """Pictures hold what they are given, in its order."""
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from score_jax import plotting
+from score_jax.densities import three_modes
+from score_jax.errors import UserError
+from score_jax.processes import PROCESSES
 
 
 def test_a_grid_holds_large_images_unchanged_row_by_row():
@@ -33,3 +39,81 @@ def test_a_picture_of_points_is_drawn_beside_the_data(tmp_path):
     plotting.save(picture, tmp_path / "points.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "points.png")), picture)
     assert [file.name for file in tmp_path.iterdir()] == ["points.png"]
+
+
+def test_a_strip_has_a_row_for_each_image_and_a_column_for_each_time():
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 64, 64, 3), dtype=np.uint8)
+    picture, step = plotting.strip(images), 64 + plotting.MARGIN
+    for time in range(5):
+        for i in range(2):
+            top, left = plotting.MARGIN + i * step, plotting.MARGIN + time * step
+            assert np.array_equal(picture[top : top + 64, left : left + 64], images[time, i])
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_an_animation_holds_its_pictures_in_order_and_lasts_as_long_as_told(tmp_path, suffix):
+    pictures = [np.full((40, 60, 3), 20 * i, np.uint8) for i in range(8)]
+    plotting.animate(pictures, tmp_path / f"a.{suffix}", seconds=2.0)
+    with Image.open(tmp_path / f"a.{suffix}") as file:
+        assert file.n_frames == 8 and file.info["loop"] == 0
+        lasts = []
+        for i, picture in enumerate(pictures):
+            file.seek(i)
+            lasts.append(file.info["duration"])
+            seen = np.asarray(file.convert("RGB")).astype(int)
+            assert np.abs(seen - picture).max() <= (0 if suffix == "png" else 10)
+    assert sum(lasts) == pytest.approx(2000, abs=80) and lasts[-1] > 500
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"),
+    [("a.jpg", [(4, 4, 3)], "a .png or a .gif"), ("a.gif", [], "one or more"),
+     ("a.gif", [(4, 4, 3), (4, 5, 3)], "all of one size")],
+)  # fmt: skip
+def test_what_is_no_animation_is_refused(tmp_path, name, shapes, message):
+    with pytest.raises(UserError, match=message):
+        plotting.animate([np.zeros(shape, np.uint8) for shape in shapes], tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrows_point_where_the_score_does_and_longer_scores_have_longer_arrows():
+    p, axes = three_modes(), Figure().subplots()
+    plotting.score_field(axes, p.score, (-2.0, 2.0, -1.0, 3.0), arrows=9)
+    (arrows,) = axes.collections
+    score = np.array([p.score(jnp.asarray(x)) for x in arrows.XY])
+    drawn = np.stack([arrows.U, arrows.V], axis=1)
+    length, longest = np.linalg.norm(score, axis=1), np.linalg.norm(drawn, axis=1)
+    np.testing.assert_allclose(
+        drawn / longest[:, None], score / length[:, None], atol=1e-3, rtol=1e-3
+    )
+    order = np.argsort(length)
+    assert np.all(np.diff(longest[order]) > -1e-6 * longest.max())
+    assert axes.get_xlim() == (-2.0, 2.0) and axes.get_ylim() == (-1.0, 3.0)
+
+
+def test_a_density_is_darkest_at_its_mode_and_its_constant_does_not_matter():
+    p, axes = three_modes(), Figure().subplots(1, 2)
+    plotting.density(axes[0], p.log_prob, (-2.0, 2.0, -2.0, 2.0))
+    plotting.density(axes[1], lambda x: p.log_prob(x) - 7.0, (-2.0, 2.0, -2.0, 2.0))
+    first, second = (np.asarray(axis.images[0].get_array()) for axis in axes)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    row, column = np.unravel_index(first.argmax(), first.shape)
+    x = np.linspace(-2.0, 2.0, 160)
+    assert np.hypot(x[column] + 1.0, x[row] - 0.4) < 0.05 and first.max() == 1.0
+
+
+def test_a_geometric_ladder_is_drawn_as_a_straight_line():
+    axes = Figure().subplots()
+    plotting.ladder(axes, PROCESSES["ncsn"](sigma_min=0.01, sigma_max=1.0, levels=10))
+    plotting.ladder(axes, PROCESSES["vp"](beta_min=0.1, beta_max=20.0))
+    ratios = axes.lines[0].get_ydata()
+    assert axes.get_yscale() == "log" and len(ratios) == 10
+    np.testing.assert_allclose(np.diff(np.log(ratios)), np.log(100.0) / 9, rtol=1e-4)
+
+
+def test_paths_end_in_their_dots():
+    x, axes = np.random.default_rng(0).standard_normal((7, 3, 2)), Figure().subplots()
+    plotting.paths(axes, x)
+    assert len(axes.lines) == 3
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), x[:, 1])
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), x[-1])

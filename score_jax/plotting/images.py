@@ -1,16 +1,17 @@
-"""Pictures: grids of images and scatter plots, as PNG files. Matplotlib lives here only."""
+"""Images as pictures [H, W, 3] uint8: grids, strips, PNG files, animations."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from score_jax.errors import UserError
 from score_jax.files import whole
 
 MARGIN = 4  # pixels between images
 GRAY = 96
-MOST_POINTS = 2000  # of a scatter plot, on each side
 
 
 def grid(images: np.ndarray, *, columns: int | None = None) -> np.ndarray:
@@ -31,6 +32,15 @@ def grid(images: np.ndarray, *, columns: int | None = None) -> np.ndarray:
         top, left = MARGIN + i // columns * tall, MARGIN + i % columns * wide
         picture[top : top + height, left : left + width] = image
     return picture
+
+
+def strip(images: np.ndarray) -> np.ndarray:
+    """[T, N, H, W, C] uint8, N images at T times, as one picture: a row an image, a column a time.
+
+    Of x_t on the way to noise it shows the forward process, of a sampler's states the reverse.
+    """
+    times, n, *shape = images.shape
+    return grid(images.swapaxes(0, 1).reshape(times * n, *shape), columns=times)
 
 
 def images_in(picture: np.ndarray, shape: tuple[int, int, int]) -> int | None:
@@ -68,27 +78,6 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return np.asarray(rgb.resize(size, Image.Resampling.BICUBIC) if factor > 1 else rgb)
 
 
-def scatter(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The first two coordinates of samples [N, D] beside those of the data, as a picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    for axis, x, title in zip(axes, (reference, points), ("data", "samples")):
-        axis.scatter(x[:MOST_POINTS, 0], x[:MOST_POINTS, 1], s=3, alpha=0.5, linewidths=0)
-        axis.set_title(title)
-        axis.set_aspect("equal")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
-
-
-def picture(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Samples as a picture [H, W, 3]: a grid for images, a scatter plot for points."""
-    return grid(samples) if samples.ndim == 4 else scatter(samples, reference)
-
-
 def save(picture: np.ndarray, path: Path) -> None:
     """Writes a PNG whole or not at all."""
     with whole(path) as partial:
@@ -106,33 +95,34 @@ def save_all(images: np.ndarray, folder: Path) -> None:
             old.unlink()
 
 
-def curves(
-    panels: dict[str, dict[str, list[tuple[float, float]]]], x_label: str, y_label: str
-) -> np.ndarray:
-    """Lines on logarithmic axes, {panel: {line: [(x, y), ...]}}, as a picture [H, W, 3]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+def animate(pictures: Sequence[np.ndarray], path: Path, *, seconds: float = 4.0) -> None:
+    """Pictures [H, W, 3] one after the other, for ever, as an animated PNG or GIF.
 
-    columns = min(4, math.ceil(math.sqrt(len(panels))))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(3.6 * columns + 2.4, 3.2 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axis, (title, lines) in zip(axes, panels.items()):
-        for i, (name, points) in enumerate(lines.items()):
-            style = dict(color=f"C{i % 10}", linestyle="-" if i < 10 else "--", marker=".")
-            axis.loglog(*zip(*sorted(points)), label=name, **style)
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_title(title)
-        axis.grid(alpha=0.3)
-    for axis in axes[len(panels) :]:
-        axis.remove()
-    figure.supxlabel(x_label)
-    figure.supylabel(y_label)
-    named = dict(pair[::-1] for axis in axes for pair in zip(*axis.get_legend_handles_labels()))
-    figure.legend(named.values(), named.keys(), loc="outside right upper")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    path: its suffix, .png or .gif, says which. Of a GIF's 256 colors all pictures share one set.
+    seconds: how long one turn takes; the last picture stands for a quarter of it.
+
+    Raises UserError for another suffix, no pictures, or pictures of different sizes.
+    """
+    path = Path(path)
+    formats = {".png": "PNG", ".gif": "GIF"}
+    if path.suffix not in formats:
+        raise UserError(f"an animation is a .png or a .gif file, got {path.name}")
+    if len({picture.shape for picture in pictures}) != 1:
+        raise UserError(
+            "an animation needs one or more pictures, all of one size, got "
+            f"{sorted({picture.shape for picture in pictures})}"
+        )
+    each = 750 * seconds / len(pictures)
+    frames = [Image.fromarray(picture) for picture in pictures]
+    if path.suffix == ".gif":
+        palette = Image.fromarray(np.concatenate(pictures)).quantize(256)
+        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    with whole(path) as partial:
+        frames[0].save(
+            partial,
+            format=formats[path.suffix],
+            save_all=True,
+            append_images=frames[1:],
+            duration=[each] * (len(frames) - 1) + [each + 250 * seconds],
+            loop=0,
+        )
