@@ -1,13 +1,15 @@
 # make demo    installs, trains NCSN on digits, samples, and says where the pictures are
 # make test    installs and runs the tests
-# make lint    ruff
+# make check   what is wrong without running anything: ruff, its formatter, mypy
+# make docs    the pages as a site, docs/_build/html/index.html
+# make notebooks   executes them in place
 
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 WORKDIR ?= runs/ncsn_digits
 
-.PHONY: demo test lint clean
+.PHONY: demo test check docs notebooks clean
 
 demo: $(VENV)/installed
 	$(RUN) launch.py --config=configs/ncsn_digits.py --workdir=$(WORKDIR) --config.evaluation.samples=64
@@ -15,9 +17,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/installed-test
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
+check: $(VENV)/installed-test
+	$(RUN) -m ruff check --quiet .
+	$(RUN) -m ruff format --quiet --check .
+	$(RUN) -m mypy
+
+docs: $(VENV)/installed-test
+	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/installed-test
+	$(RUN) -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV)

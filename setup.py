@@ -23,6 +23,7 @@ setup(
         "ml-collections>=1.1,<2",
         "absl-py>=2.1",
         "numpy>=2.0",
+        "jaxtyping>=0.3.2",  # shapes in annotations
         "safetensors>=0.5",
         "pillow>=11",
         "tqdm>=4.66",
@@ -44,6 +45,14 @@ setup(
             "pytest-xdist>=3.6",
             "mlxtend>=0.23",
             "ruff==0.17.6",
+            "mypy==2.4.1",
+            "beartype==0.23.1",  # checks the shapes, see tests/test_shapes.py
+            "nbconvert>=7.16",  # to execute the notebooks
+            "ipykernel>=7",
+            "sphinx==9.0.4",  # the site
+            "furo==2025.12.19",
+            "myst-nb==1.4.0",
+            "latex2mathml==3.81.1",
         ],
     },
     classifiers=[

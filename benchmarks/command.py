@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
 from score_jax.files import whole
 
-Record = dict[str, str | int | float | None]
+Record = dict[str, Any]  # of what JSON has
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -22,7 +22,7 @@ noise²)/max.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +199,8 @@ def errors(x: np.ndarray, posterior: Components) -> Record:
         "covariance": (flat / d**0.5, unit(flat.mean(0)), products[:, *np.triu_indices(d)]),
         "modes": (0.5 * shares, np.sign(shares.mean(0)), shares[:, 1:]),
     }
-    record, beyond = {}, []
+    record: dict[str, float] = {}
+    beyond = []
     for kind, (values, direction, independent) in parts.items():
         if independent.shape[1] == 0:  # a single mode
             continue
@@ -273,9 +274,11 @@ def main() -> None:
     options = arguments(__doc__.splitlines()[0])
     if options.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # most of it is compilation
-        n, sizes = 1000, dict(steps=100, other_steps=50, repeats=5, particles=(4, 16))
+        n = 1000
+        sizes: dict[str, Any] = dict(steps=100, other_steps=50, repeats=5, particles=(4, 16))
     else:
-        n, sizes = 4000, dict(steps=400, other_steps=100, repeats=10, particles=(1, 4, 16, 64))
+        n = 4000
+        sizes = dict(steps=400, other_steps=100, repeats=10, particles=(1, 4, 16, 64))
     pairs = [
         (case, method)
         for case in cases()

@@ -24,7 +24,7 @@ def delete(file: Path, rng: Generator) -> None:
 
 def truncate(file: Path, rng: Generator) -> None:
     """To a random smaller size."""
-    os.truncate(file, rng.integers(0, max(file.stat().st_size, 1)))
+    os.truncate(file, int(rng.integers(0, max(file.stat().st_size, 1))))
 
 
 def flip(file: Path, rng: Generator) -> None:

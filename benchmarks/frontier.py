@@ -99,6 +99,7 @@ def measured(experiment: Experiment, params: Any, samples: int, judge: Any) -> R
     """One point: draws, and judges what was drawn."""
     size = min(experiment.evaluation.batch_size, samples)
     drawn = make_draw(experiment, size)(params, range(samples))
+    assert drawn is not None  # nobody asks it to stop
     bad = int((~drawn.finite).sum())
     if bad:
         raise UserError(f"{bad} of {samples} samples are not finite")
@@ -176,7 +177,9 @@ class Judge:
         return {self.metric: found} | same
 
     def same(self, features: np.ndarray) -> float:
-        return frechet_distance(features, self.reference.some.values[: self.m])
+        some = self.reference.some
+        assert some is not None  # as `m` says
+        return frechet_distance(features, some.values[: self.m])
 
 
 def write(done: list[Record], folder: Path, judge: Judge) -> None:

@@ -35,7 +35,7 @@ SHARED = {
     "model.features": 8,
     "evaluation.samples": 4,
 }
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "ncsn_digits": SHARED,
     "ddpm_digits": SHARED
     | {"model.blocks": 1, "model.multipliers": (1,), "model.attention": (), "model.dropout": 0.1}
@@ -65,6 +65,12 @@ def run(words: list[str]) -> subprocess.Popen:
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def said(process: subprocess.Popen) -> str:
+    """What it wrote to stderr."""
+    assert process.stderr is not None  # see `run`
+    return process.stderr.read()
+
+
 class Reference:
     """An uninterrupted run, all of whose checkpoints are kept: what each of them must be."""
 
@@ -72,7 +78,7 @@ class Reference:
         self.experiment = experiment_of(config)
         process = run(command(config, workdir, steps, keep=steps))
         if process.wait() != 0:
-            raise RuntimeError(process.stderr.read())
+            raise RuntimeError(said(process))
         self.lines = lines(workdir)
         self.digests = {step: self.digest(workdir, step) for step in self.steps(workdir)}
         self.samples = np.load(workdir / "samples.npz")["arr_0"]
@@ -87,7 +93,7 @@ class Reference:
             state, pending = checkpoints.restore(like=create(self.experiment), at_most=step)
         digest = hashlib.sha256(json.dumps([int(state.step), pending]).encode())
         for leaf in jax.tree.leaves(jax.device_get(state)):
-            digest.update(np.ascontiguousarray(leaf))
+            digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()
 
     def differs(self, workdir: Path) -> str | None:
@@ -128,7 +134,8 @@ def battery(
     """
     rng = random.Random(seed)
     reference = Reference(config, folder / "reference", steps)
-    records, runs = [], 0
+    records: list[Record] = []
+    runs = 0
     while len(records) < kills:
         runs += 1
         workdir, done = folder / f"run_{runs}", False
@@ -182,7 +189,7 @@ def finish(words, workdir, reference) -> None:
     """Runs to the end, which must be the reference's."""
     process = run(words)
     if process.wait() != 0:
-        raise RuntimeError(process.stderr.read())
+        raise RuntimeError(said(process))
     wrong = reference.differs(workdir)
     if wrong or not np.array_equal(np.load(workdir / "samples.npz")["arr_0"], reference.samples):
         raise RuntimeError(f"{workdir} has not ended as it should: {wrong or 'the samples'}")

@@ -44,6 +44,12 @@ def network(width: int, depth: int, activation: Callable, dimensions: int) -> nn
     return nn.Sequential([*hidden, nn.Dense(dimensions)])
 
 
+def score_of(module: nn.Module, params: Any, x: Array) -> Array:
+    """The network's answer."""
+    answer: Any = module.apply(params, x)  # Flax's stub has it return state besides
+    return answer
+
+
 def train(
     key: Key, module: nn.Module, loss: LossFn, sample: Callable[[Key], Array], steps: int
 ) -> tuple[Any, Array]:
@@ -53,7 +59,7 @@ def train(
     def batch_loss(params, key):
         data_key, loss_key = jax.random.split(key)
         x_0 = jax.vmap(sample)(jax.random.split(data_key, BATCH))
-        predict = from_score(PROCESS, lambda x, t: module.apply(params, x))
+        predict = from_score(PROCESS, lambda x, t: score_of(module, params, x))
         keys = jax.random.split(loss_key, BATCH)
         return jax.vmap(lambda key, x: loss(key, predict, x))(keys, x_0).mean()
 
@@ -81,7 +87,9 @@ def manifold(seed: int, steps: int = STEPS) -> list[Record]:
     The minimum with noise is E [tr J + ½ |s|²] at the exact score, -½ E |s|² = -½ tr Σ⁻¹.
     """
     p = subspace(rank=2, dimensions=16)
-    stds = np.asarray(p.noised(1.0, NOISE_STD).density.stds, np.float64)
+    noised = p.noised(1.0, NOISE_STD).density
+    assert isinstance(noised, GaussianMixture)
+    stds = np.asarray(noised.stds, np.float64)
     minimum = {"clean": None, "noisy": float(-0.5 * np.sum(1.0 / stds**2))}
     records = []
     for data, at in (("clean", CLEAN), ("noisy", NOISY)):
@@ -100,7 +108,7 @@ def low_density(seed: int, steps: int = STEPS) -> list[Record]:
     params, _ = train(jax.random.key(seed), module, loss, p.sample, steps)
     axis = np.linspace(-8.0, 8.0, 81, dtype=np.float32)
     x = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    gap = jax.jit(lambda x: module.apply(params, x) - jax.vmap(p.score)(x))(x)
+    gap = jax.jit(lambda x: score_of(module, params, x) - jax.vmap(p.score)(x))(x)
     error = np.linalg.norm(gap, axis=-1)
     distance = np.linalg.norm(x[:, None] - np.asarray(p.means), axis=-1).min(1)
     return [

@@ -157,7 +157,7 @@ def measure(processes, in_full, n: int, steps: int) -> list[Record]:
 
 def wide(records: list[Record]) -> list[Record]:
     """One row a sampler and process: the order, and the error at each budget."""
-    rows = {}
+    rows: dict[tuple[str, str], Record] = {}
     for r in records:
         if "budget" in r:
             row = rows.setdefault((r["sampler"], r["process"]), {})
@@ -187,7 +187,7 @@ def report(records: list[Record]) -> str:
 
 def picture(records: list[Record]) -> np.ndarray:
     """Error against evaluations, a panel a process."""
-    panels = {}
+    panels: dict[str, Any] = {}
     for r in records:
         if r["sampler"] in dict.fromkeys(c.name for c in DETERMINISTIC) or "tolerance" in r:
             lines = panels.setdefault(r["process"], {})

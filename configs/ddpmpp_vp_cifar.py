@@ -35,7 +35,7 @@ def get_config():
             ),
             parameterization=dict(view="eps", condition="level"),
             loss=dict(name="denoising", law="ladder", view="eps", weight="one", reduction="mean"),
-            sampler=dict(name="ancestral", steps=1_000, grid="ladder", variance="small"),
+            sampler=dict(name="ancestral", steps=1_000, grid="ladder", variance="large"),
             training=dict(
                 steps=1_300_000,
                 batch_size=128,

@@ -1,0 +1,1 @@
+"""Score-based generative modelling in JAX and Flax. ARCHITECTURE.md says what is where."""

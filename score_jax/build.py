@@ -6,7 +6,7 @@
 No other file knows both the names in a config and the things they stand for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from score_jax import checks, classifying
@@ -42,7 +42,7 @@ SECTIONS = (
 )
 OPTIONAL = ("likelihood", "test", "guidance", "classifier")  # sections: a config may leave them out
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[Mapping[str, Callable[..., Any]], type | None]] = {
     "data": (DATASETS, Encoding),
     "test": (DATASETS, None),
     "process": (PROCESSES, None),
@@ -74,7 +74,7 @@ def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experi
     missing = [name for name in SECTIONS if name not in sections]
     if missing:
         raise UserError(f"the config lacks the section {', '.join(missing)}")
-    resolved = {name: {} for name in SECTIONS}
+    resolved: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
 
     def take(family, kind):
         """The options of `kind`, out of a section that may hold others'."""

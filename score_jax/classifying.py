@@ -37,20 +37,29 @@ class Classifying(Experiment):
     """
 
     def net(self, params, *, label=None, dropout_key=None):
+        """(x, c) -> log p(label | x): the classifier as the networks of other experiments are
+        called.
+        """
         options = dict(dropout_key=dropout_key, dtype=self.computing.dtype)
         logits = as_net(self.module, params, **options)
         return lambda x, c: jax.nn.log_softmax(logits(x, c))[label]
 
     def predict(self, net):
+        """(x_t, t) -> log p(label | x_t): x_t over √(α² + σ²), and the noise level as the run's own
+        network is told it.
+        """
         condition = CONDITIONS[self.parameterization.condition]
         process = self.process
         return lambda x, t: net(x / norm(process, t), condition(process, t))
 
     @property
     def input_shape(self):
+        """Of one example, as the classifier sees it."""
         return self.data.shape
 
     def labels_of(self, indices):
+        """The classes of these training examples, which are what is to be learned."""
+        assert self.data.labels is not None  # as `resolved` sees to
         return self.data.labels[indices]
 
 
@@ -68,7 +77,7 @@ def resolved(section: Mapping[str, Any], process: GaussianProcess, data: Dataset
     for name in section:
         if not any(name in known for known in names):
             check_options("config.classifier", lambda: None, {name: section[name]}, sum(names, []))
-    options = {}
+    options: dict[str, Any] = {}
     for part, known in zip(parts, names):
         mine = {name: section[name] for name in section if name in known}
         required = {"classes": 2} if part is parts[0] else {}

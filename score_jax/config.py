@@ -11,6 +11,7 @@ import importlib.util
 import json
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -29,17 +30,15 @@ def load(path: str) -> ConfigDict:
         raise unknown("config file", path, known)
     if file.suffix == ".json":
         return _load_json(file)
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = _spec_of(file)
     if spec is None:
         raise UserError(
             f"--config={path}: a config is a Python file, <name>.py, or a workdir's config.json"
         )
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
+        config = _run(spec).get_config()
     except Exception as error:
-        where = _line_of(error, spec.origin)
+        where = _line_of(error, str(spec.origin))
         raise UserError(
             f"--config={path}{where}: {type(error).__name__}: {shortened(str(error), 600)}"
         ) from error
@@ -67,10 +66,11 @@ def module_of(option: str, file: Path, name: str) -> types.ModuleType:
             f"{option} = {shown(str(file))}: no such file (looked in {Path.cwd()}); expected a "
             f"Python file with {name}(...)"
         )
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
+    spec = _spec_of(file)
+    if spec is None:
+        raise UserError(f"{option} = {file}: expected a Python file, <name>.py, with {name}(...)")
     try:
-        spec.loader.exec_module(module)
+        module = _run(spec)
     except Exception as error:
         raise UserError(
             f"{option} = {file}: {type(error).__name__}: {shortened(str(error), 600)}"
@@ -129,6 +129,19 @@ def override(
                 print(f"config.test = {dict(config.test)} is of other data: left out")
                 config.test = {}
         options[option] = value
+
+
+def _spec_of(file: Path) -> ModuleSpec | None:
+    """How Python would load the file; None for a file whose name is no Python file's."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    return spec if spec is not None and spec.loader is not None else None
+
+
+def _run(spec: ModuleSpec) -> types.ModuleType:
+    assert spec.loader is not None  # see `_spec_of`
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _line_of(error: Exception, file: str) -> str:

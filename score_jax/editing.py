@@ -6,11 +6,12 @@ x_0, evaluations = decode(process, predict, x_start)                     # and b
 x, evaluations = interpolate(process, predict, x_a, x_b, 0.5)            # between two images
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from score_jax.errors import UserError
 from score_jax.odes import check_tolerances, solve
@@ -19,13 +20,13 @@ from score_jax.probability_flow import angle, angle_field, flow_times, norm
 from score_jax.processes import GaussianProcess, add_noise
 from score_jax.samplers.base import Sampler
 from score_jax.times import on_host
-from score_jax.types import Array, Scalar
+from score_jax.types import Array, Example, Scalar
 
 LEAST_LOGSNR = -7.0  # of a start at which an image is still seen: σ/α = 33
 GOOD_LOGSNR = -2.0  # of the start that is proposed instead: σ/α = 2.7
 
 
-def started_from(sampler: Sampler, process: GaussianProcess, x_0: Array) -> Sampler:
+def started_from(sampler: Sampler, process: GaussianProcess, x_0: Example) -> Sampler:
     """The sampler, from x = α x_0 + σ z at sampler.start on, z ~ N(0, I), not from the prior.
 
     SDEdit: Meng et al. 2022 (arXiv 2108.01073), algorithm 1, for any process and sampler. From an
@@ -49,23 +50,22 @@ def started_from(sampler: Sampler, process: GaussianProcess, x_0: Array) -> Samp
         _check_shape("x_0", x_0, shape)
         return add_noise(process, x_0, jax.random.normal(key, shape), sampler.start)
 
-    calibrate = sampler.calibrate and (
-        lambda errors: started_from(sampler.calibrate(errors), process, x_0)
-    )
+    known = sampler.calibrate
+    calibrate = known and (lambda errors: started_from(known(errors), process, x_0))
     return sampler._replace(first=first, calibrate=calibrate)
 
 
 def invert(
     process: GaussianProcess,
     predict: PredictFn,
-    x_0: Array,
+    x_0: Example,
     *,
     end: float = 1e-3,
     start: float = 1.0,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     max_evaluations: int = 10_000,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*shape"], Int[Array, ""]]:
     """(x at `start`, network evaluations): x_0 carried up the probability-flow ODE, its latent.
 
     Song et al. 2021 (arXiv 2011.13456), section 4.3; Song et al. 2020 (DDIM, arXiv
@@ -85,14 +85,14 @@ def invert(
 def decode(
     process: GaussianProcess,
     predict: PredictFn,
-    x_start: Array,
+    x_start: Example,
     *,
     end: float = 1e-3,
     start: float = 1.0,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     max_evaluations: int = 10_000,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*shape"], Int[Array, ""]]:
     """(x at `end`, network evaluations): `invert` backwards; there and back is x to the tolerance.
 
     Options and errors as in `invert`. Nothing is denoised at `end`.
@@ -119,10 +119,10 @@ def _carried(process, predict, x, t, s, rtol, atol, max_evaluations):
         atol=atol,
         max_evaluations=max_evaluations,
     )
-    return norm(process, s) * solution.y, asked[0] * solution.evaluations
+    return norm(process, s) * jnp.asarray(solution.y), asked[0] * solution.evaluations
 
 
-def slerp(a: Array, b: Array, fraction: Scalar) -> Array:
+def slerp(a: Example, b: Example, fraction: Scalar) -> Float[Array, "*shape"]:
     """From a (fraction 0) to b (1) along the great circle of their directions.
 
         r (sin((1-f)Ω)/sin Ω a/|a| + sin(fΩ)/sin Ω b/|b|),    r = (1-f) |a| + f |b|,
@@ -149,8 +149,8 @@ def slerp(a: Array, b: Array, fraction: Scalar) -> Array:
 def interpolate(
     process: GaussianProcess,
     predict: PredictFn,
-    x_a: Array,
-    x_b: Array,
+    x_a: Example,
+    x_b: Example,
     fraction: Scalar,
     *,
     end: float = 1e-3,
@@ -158,7 +158,7 @@ def interpolate(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     max_evaluations: int = 10_000,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "*shape"], Int[Array, ""]]:
     """(x, network evaluations): between two images: their latents' `slerp`, decoded.
 
     Song et al. 2020 (DDIM), section 5.3 and appendix D.5; Song et al. 2021, section 4.3.
@@ -167,7 +167,9 @@ def interpolate(
     UserError for x_a and x_b of unequal shapes.
     """
     _check_shape("x_b", x_b, jnp.shape(x_a))
-    options = dict(end=end, start=start, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
+    options: dict[str, Any] = dict(
+        end=end, start=start, rtol=rtol, atol=atol, max_evaluations=max_evaluations
+    )
     both = jnp.stack([x_a, x_b])
     (a, b), up = jax.lax.map(lambda x: invert(process, predict, x, **options), both)
     x, down = decode(process, predict, slerp(a, b, fraction), **options)
@@ -175,14 +177,14 @@ def interpolate(
 
 
 class _State(NamedTuple):
-    x: Array
-    evaluations: Array | int
+    x: Float[Array, "*shape"]
+    evaluations: Int[Array, ""]
 
 
 def interpolation(
     process: GaussianProcess,
-    x_a: Array,
-    x_b: Array,
+    x_a: Example,
+    x_b: Example,
     *,
     fraction: Scalar,
     end: float = 1e-3,
@@ -199,7 +201,9 @@ def interpolation(
     _check_shape("x_b", x_b, jnp.shape(x_a))
     check_tolerances(rtol, atol, max_evaluations)
     end, start = flow_times(process, end, start)
-    options = dict(end=end, start=start, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
+    options: dict[str, Any] = dict(
+        end=end, start=start, rtol=rtol, atol=atol, max_evaluations=max_evaluations
+    )
 
     def first(key, shape):
         _check_shape("x_a", x_a, shape)
@@ -211,7 +215,7 @@ def interpolation(
 
     return Sampler(
         schedule=(np.array([start]), np.array([end])),
-        init=lambda x: _State(x, np.int32(0)),
+        init=lambda x: _State(x, jnp.int32(0)),
         step=step,
         finish=lambda predict, state: state.x,
         start=end,

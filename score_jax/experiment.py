@@ -1,7 +1,7 @@
 """All that one config names, built and checked, and what follows from it for one example."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,7 @@ class Experiment(NamedTuple):
     likelihood: Likelihood
     guide: "Experiment | None" = None
 
-    def on_test(self) -> "Experiment":
+    def on_test(self) -> Self:
         """The same with the test data in the place of the data, where there are any."""
         return self if self.test is None else self._replace(data=self.test)
 
@@ -59,7 +59,13 @@ class Experiment(NamedTuple):
         """The shape of what the network sees: of the data, or of more than them."""
         if not self.computing.concat_condition:
             return self.data.shape
-        return beside_shape(self.data.shape, self.data.conditions.shape[1:])
+        return beside_shape(self.data.shape, self._conditions.shape[1:])
+
+    @property
+    def _conditions(self) -> np.ndarray:
+        """What the network is told of each example, where it is told more than a class."""
+        assert self.data.conditions is not None  # as `given.checks` sees to
+        return self.data.conditions
 
     def net(
         self, params: Params, *, label: Array | None = None, dropout_key: Key | None = None
@@ -69,12 +75,13 @@ class Experiment(NamedTuple):
         label: what it is told of the example, where it is told anything: its class, -1 or None for
         none, or its condition, NaN for none.
         """
-        options = dict(dropout_key=dropout_key, dtype=self.computing.dtype)
+        options: dict[str, Any] = dict(dropout_key=dropout_key, dtype=self.computing.dtype)
         if not self.computing.concat_condition:
             told = label if is_conditional(self.module) else None
             return as_net(self.module, params, label=told, **options)
         rate = self.computing.condition_dropout
         if dropout_key is not None and rate > 0.0:
+            assert label is not None  # in training every example has its condition
             forget_key, options["dropout_key"] = jax.random.split(dropout_key)
             label = jnp.where(jax.random.bernoulli(forget_key, rate), jnp.nan, label)
         return as_net(self.module, params, condition=label, **options)
@@ -83,7 +90,7 @@ class Experiment(NamedTuple):
         """What is told of these examples of the data: [..] int32, their classes, -1 where they have
         none; or, where the network is told conditions, these."""
         if self.computing.concat_condition:
-            return self.data.conditions[indices]
+            return self._conditions[indices]
         labels = self.data.labels
         return np.full(indices.shape, -1, np.int32) if labels is None else labels[indices]
 
@@ -104,7 +111,7 @@ class Experiment(NamedTuple):
         turn = np.asarray(indices % number if label is None else np.full(indices.shape, label))
         if not self.computing.concat_condition:
             return turn.astype(np.int32)
-        conditions = self.on_test().data.conditions
+        conditions = self.on_test()._conditions
         return np.full_like(conditions[turn], np.nan) if label == -1 else conditions[turn]
 
     @property
@@ -114,8 +121,9 @@ class Experiment(NamedTuple):
             return len(self.on_test().data.examples)
         if is_conditional(self.module):
             return self.module.classes
+        labels = self.data.labels
         by_classifier = self.guidance.weight > 0 and self.guidance.by == "classifier"
-        return int(self.data.labels.max()) + 1 if by_classifier else 0
+        return int(labels.max()) + 1 if by_classifier and labels is not None else 0
 
     def predict(self, net: Net) -> PredictFn:
         """What the network says, as the loss sees it."""
@@ -133,15 +141,15 @@ class Experiment(NamedTuple):
 
     def _guided(self, params, label, guide):
         options, predict = self.guidance, self.predict(self.net(params, label=label))
-        how = dict(weight=options.weight, interval=options.interval)
+        how: dict[str, Any] = dict(weight=options.weight, interval=options.interval)
         if options.weight == 0 or (options.by != "class" and self.guide is None):
             return predict
-        if options.by == "classifier":
-            log_prob = self.guide.predict(self.guide.net(guide, label=label))
-            return by_classifier(predict, self.process, log_prob, **how)
         if options.by == "class":
             nothing = jnp.full_like(label, jnp.nan if self.computing.concat_condition else -1)
-            other = self.predict(self.net(params, label=nothing))
+            other: Any = self.predict(self.net(params, label=nothing))
         else:
+            assert self.guide is not None
             other = self.guide.predict(self.guide.net(guide, label=label))
+        if options.by == "classifier":  # what a classifier says is log p(label | x_t)
+            return by_classifier(predict, self.process, other, **how)
         return extrapolated(predict, other, self.process, rescale=options.rescale, **how)

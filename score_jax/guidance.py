@@ -9,9 +9,9 @@ scores are those of
 
     p(x_t | c)^(1+w) / p(x_t)^w,    p(x_t) p(c | x_t)^w,
 
-which are not the noised densities of any tilted data, but for w = 0 and, of a classifier, w = 1:
-only there does a sampler draw from a law that is known. The larger w, the surer the class and the
-less the samples differ from each other.
+which are not the noised densities of any tilted data, but for w = 0 and -1 of the first and w = 0
+and 1 of the second: only there does a sampler draw from a law that is known. The larger w, the
+surer the class and the less the samples differ from each other.
 """
 
 import math
@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError, shown
 from score_jax.predictions import VIEWS, PredictFn, Prediction, read, shifted
@@ -26,7 +27,8 @@ from score_jax.processes import GaussianProcess
 from score_jax.types import Array, Scalar
 
 Interval = tuple[float, float] | None
-LogProb = Callable[[Array, Scalar], Array]  # (x_t, t) -> log p(c | x_t), a scalar, in nats
+# (x_t, t) -> log p(c | x_t), a scalar, in nats
+LogProb = Callable[[Float[Array, "*shape"], Scalar], Float[Array, ""]]
 
 
 def extrapolated(
@@ -69,7 +71,7 @@ def extrapolated(
     if not 0.0 <= rescale <= 1.0:
         raise UserError(f"guidance.rescale must lie in [0, 1], got {rescale}; 0 does nothing")
 
-    def guide(prediction, x, t):
+    def guide(prediction: Prediction, x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         weaker = other(x, t)
         pairs = ((view, getattr(prediction, view), getattr(weaker, view)) for view in VIEWS)
         guided = prediction._replace(
@@ -117,7 +119,7 @@ def by_classifier(
         raise UserError(f"guidance.weight must be finite, got {weight}; 0 is no guidance")
     slope_of = jax.grad(log_prob)
 
-    def guide(prediction, x, t):
+    def guide(prediction: Prediction, x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         guided = shifted(prediction, process, t, weight * slope_of(x, t))
         return guided._replace(evaluations=prediction.evaluations + 1)
 
@@ -126,7 +128,7 @@ def by_classifier(
 
 def _guided(
     predict: PredictFn,
-    guide: Callable[[Prediction, Array, Scalar], Prediction],
+    guide: Callable[[Prediction, Float[Array, "*shape"], Scalar], Prediction],
     process: GaussianProcess,
     weight: float,
     interval: Interval,
@@ -146,7 +148,7 @@ def _guided(
     def counted(prediction):  # of one type in both branches
         return prediction._replace(evaluations=jnp.asarray(prediction.evaluations, jnp.int32))
 
-    def guided(x, t):
+    def guided(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         prediction = predict(x, t)
         ratio = process.sigma(t) / process.alpha(t)
         return jax.lax.cond(

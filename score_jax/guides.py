@@ -38,7 +38,7 @@ def with_guide(
     check_is_there(experiment, workdir)
     folder = _folder(experiment, workdir)
     if options.by == "classifier":
-        guide = classifier_of(experiment)
+        guide: Experiment = classifier_of(experiment)
         check_run(folder, guide.config, guide.data)
     else:
         guide = _weaker(experiment, folder)
@@ -83,7 +83,7 @@ def digest(tree: Params) -> str:
     """Tells one set of parameters from another."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(jax.device_get(tree)):
-        found.update(np.ascontiguousarray(leaf))
+        found.update(np.ascontiguousarray(leaf).data)
     return found.hexdigest()[:16]
 
 

@@ -20,6 +20,7 @@ from score_jax.models.base import Params
 from score_jax.parallel import in_batches
 from score_jax.processes import GaussianProcess, start_time
 from score_jax.times import GRIDS, on_host
+from score_jax.types import Given
 from score_jax.variances import eps_errors
 
 LEVELS = 20  # noise levels at most at which eps_error is measured
@@ -30,8 +31,8 @@ GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, fill [0, 1) evenly however
 class Measured(NamedTuple):
     """Of N examples: loss [N], and eps_error [N, K] at the times of `levels`."""
 
-    loss: np.ndarray
-    eps_error: np.ndarray
+    loss: Given
+    eps_error: Given
 
 
 def levels(process: GaussianProcess) -> np.ndarray:

@@ -44,7 +44,7 @@ def start(
             "--coordinator=HOST:PORT, --num_processes and --process_id belong together; "
             f"{' and '.join(lacking)} {'are' if len(lacking) > 1 else 'is'} missing"
         )
-    if not lacking:
+    if coordinator is not None and processes is not None and process is not None:
         _check(coordinator, processes, process)
         _join(coordinator_address=coordinator, num_processes=processes, process_id=process)
         return

@@ -18,13 +18,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from score_jax.errors import UserError, unknown
 from score_jax.odes import solve
 from score_jax.predictions import PredictFn
 from score_jax.probability_flow import angle, angle_field, flow_times, norm
 from score_jax.processes import GaussianProcess
-from score_jax.types import Array, Key
+from score_jax.types import Array, Example, Given, Key
 
 PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 TRACES = ("exact", *PROBES)
@@ -33,16 +34,16 @@ TRACES = ("exact", *PROBES)
 class Likelihood(NamedTuple):
     """log_prob: nats. standard_error: of log_prob, from the probes. evaluations: of predict."""
 
-    log_prob: Array
-    standard_error: Array
-    evaluations: Array
+    log_prob: Float[Given, "*n"]
+    standard_error: Float[Given, "*n"]
+    evaluations: Int[Given, "*n"]
 
 
 def log_likelihood(
     key: Key,
     process: GaussianProcess,
     predict: PredictFn,
-    x: Array,
+    x: Example,
     *,
     end: float = 1e-3,
     start: float = 1.0,
@@ -50,7 +51,7 @@ def log_likelihood(
     atol: float = 1e-5,
     trace: str = "exact",
     probes: int = 1,
-    log_prior: Callable[[Array], Array] | None = None,
+    log_prior: Callable[[Float[Array, "*shape"]], Float[Array, ""]] | None = None,
     max_evaluations: int = 10_000,
 ) -> Likelihood:
     """log p_end(x), in nats, of one example x: the density at time `end`.
@@ -104,7 +105,9 @@ def log_likelihood(
     return Likelihood(log_prob.mean(), spread / math.sqrt(probes), solution.evaluations)
 
 
-def bits_per_dim(log_prob: Array, dimensions: int, width: float) -> Array:
+def bits_per_dim(
+    log_prob: Float[Given, "*n"] | float, dimensions: int, width: float
+) -> Float[Given, "*n"] | float:
     """-(log_prob/D + log width)/log 2: the code length of a gray level, in bits a dimension.
 
     log_prob: nats, the density of x = an encoding of (p + u)/256 with u ~ U[0, 1), for the
@@ -116,7 +119,7 @@ def bits_per_dim(log_prob: Array, dimensions: int, width: float) -> Array:
     return -(log_prob / dimensions + math.log(width)) / math.log(2.0)
 
 
-def _log_normal(x: Array, sigma: Array) -> Array:
+def _log_normal(x: Example, sigma: Float[Array, ""]) -> Float[Array, ""]:
     """log N(x; 0, σ² I), in nats."""
     log_scale = jnp.log(sigma) + 0.5 * math.log(2.0 * math.pi)
     return -0.5 * jnp.sum((x / sigma) ** 2) - x.size * log_scale

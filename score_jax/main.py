@@ -255,13 +255,14 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
         return
     with open_workdir(workdir, experiment.config, mode, experiment.data):
         print(commands.describe(experiment, workdir), flush=True)
-        command = {
+        at: Any = replay_step
+        command: dict[str, Callable[..., Any]] = {
             "train": commands.train,
             "sample": commands.sample,
             "evaluate": commands.evaluate,
             "likelihood": commands.likelihood,
             "report": commands.report,
-            "replay": lambda *run: commands.replay(*run, replay_step),
+            "replay": lambda experiment, workdir: commands.replay(experiment, workdir, at),
         }
         command[mode](experiment, workdir)
         from_leader()  # nobody leaves while another still writes

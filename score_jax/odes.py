@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Bool, Float, Int
 
 from score_jax.errors import UserError
 from score_jax.limits import check_at_most
@@ -54,19 +55,19 @@ class Solution(NamedTuple):
     """y: the state at t1. evaluations: calls of f really made. accepted: steps of the solution."""
 
     y: State
-    evaluations: Array
-    accepted: Array
+    evaluations: Int[Array, ""]
+    accepted: Int[Array, ""]
 
 
 class _Loop(NamedTuple):
-    y: Array
-    t: Array
-    h: Array
-    k: Array  # f(y, t)
-    error: Array  # of the last step accepted
-    rejected: Array  # whether the last attempt was
-    evaluations: Array
-    accepted: Array
+    y: Float[Array, " D"]
+    t: Float[Array, ""]
+    h: Float[Array, ""]
+    k: Float[Array, " D"]  # f(y, t)
+    error: Float[Array, ""]  # of the last step accepted
+    rejected: Bool[Array, ""]  # whether the last attempt was
+    evaluations: Int[Array, ""]
+    accepted: Int[Array, ""]
 
 
 def check_tolerances(rtol: float, atol: float, max_evaluations: int) -> None:

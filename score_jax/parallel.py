@@ -132,8 +132,8 @@ def split(x: np.ndarray, axis: int = 0) -> np.ndarray:
 
 def join(x: Array) -> np.ndarray:
     """[devices, batch/devices, ...] -> [batch, ...] on the host."""
-    x = np.asarray(x)
-    return x.reshape(-1, *x.shape[2:])
+    on_host = np.asarray(x)
+    return on_host.reshape(-1, *on_host.shape[2:])
 
 
 def check_divides(batch_size: int, microbatches: int = 1) -> None:
@@ -187,6 +187,7 @@ def everywhere(tree: Any) -> Any:
 
 
 def everywhere_sharding() -> NamedSharding:
+    """The whole of an array on every device of every host."""
     return _replication(jax.devices())
 
 

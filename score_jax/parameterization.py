@@ -6,6 +6,7 @@ predict = make_predict(net, process, Parameterization(view="eps", condition="tim
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.predictions import (
@@ -13,10 +14,12 @@ from score_jax.predictions import (
     SIGMA_DATA,
     Net,
     PredictFn,
+    Prediction,
     from_energy,
     read,
 )
 from score_jax.processes import GaussianProcess
+from score_jax.types import Array, Scalar
 
 
 def _level(process, t):
@@ -97,16 +100,16 @@ def make_predict(
     view, _, sigma_data, learned_variance = parameterization
     condition = CONDITIONS[parameterization.condition]
 
-    def ask(x, t):
+    def ask(x: Float[Array, "*shape"], t: Scalar) -> Array:
         if view == "F":
             x = x / jnp.hypot(process.sigma(t), process.alpha(t) * sigma_data)
         return net(x, condition(process, t))
 
-    def energy(x, t):
+    def energy(x: Float[Array, "*shape"], t: Scalar) -> Float[Array, ""]:
         """Salimans & Ho 2021, "Should EBMs model the energy or the score?"."""
         return 0.5 * jnp.sum((x - ask(x, t)) ** 2) / process.sigma(t) ** 2
 
-    def predict(x, t):
+    def predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         y, variance = ask(x, t), None
         if learned_variance:
             y, raw = jnp.split(y, 2, axis=-1)

@@ -19,7 +19,15 @@ from score_jax.workdir import read_json, write_json
 GRID = 64  # samples in a picture
 COLUMNS = 20  # at most, one for each class
 # What a trajectory depends on, of how samples were made.
-TRAJECTORY = ("step", "ema", "parameters_sha256", "dtype", "sampler", "seed", "label")
+TRAJECTORY: tuple[str, ...] = (
+    "step",
+    "ema",
+    "parameters_sha256",
+    "dtype",
+    "sampler",
+    "seed",
+    "label",
+)
 TRAJECTORY += ("calibrated_on", "guidance", "given", "guide", "told")
 
 
@@ -42,7 +50,8 @@ def picture(experiment: Experiment, samples: np.ndarray) -> np.ndarray:
     samples, given = samples[:GRID], experiment.given.shown
     if given is not None:
         return plotting.grid(np.concatenate([given, samples]))
-    if experiment.computing.concat_condition and experiment.data.conditions.ndim == 4:
+    conditions = experiment.data.conditions if experiment.computing.concat_condition else None
+    if conditions is not None and conditions.ndim == 4:
         low = experiment.encoding.low
         told = experiment.labels(np.arange(len(samples)))
         few = told.shape[-1] < samples.shape[-1]

@@ -74,7 +74,7 @@ def in_pieces(
                     break
                 if made is not None:
                     with whole(_path(folder, ranges[piece])) as partial:
-                        np.savez(partial, **made)
+                        np.savez(partial, **made)  # type: ignore[arg-type]  # allow_pickle is no piece
                     tell(1.0)
             number = int(most(stop.signal or 0 if mistake is None else MISTAKE))
             if number == MISTAKE:
@@ -87,8 +87,9 @@ def in_pieces(
                     number,
                 )
     progress(1.0)
-    found = [_read(folder, r) for r in ranges]
-    lost = [r.start for r, piece in zip(ranges, found) if piece is None]
+    read = [_read(folder, r) for r in ranges]
+    found = [piece for piece in read if piece is not None]
+    lost = [r.start for r, piece in zip(ranges, read) if piece is None]
     if int(most(len(lost))):  # and no host drops what another still reads
         where = f", here first that from {lost[0]} on" if lost else ""
         raise UserError(

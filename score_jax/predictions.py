@@ -31,10 +31,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess, posterior
-from score_jax.types import Array, Scalar, ScoreFn
+from score_jax.types import Array, Example, Scalar, ScoreFn
 
 
 class Prediction(NamedTuple):
@@ -46,18 +47,20 @@ class Prediction(NamedTuple):
     evaluations: how often networks were asked for it.
     """
 
-    x0: Array
-    eps: Array
-    score: Array
-    v: Array
-    velocity: Array
-    log_density: Array | None = None
-    variance: Array | None = None
-    evaluations: Array | int = 1
+    x0: Float[Array, "*shape"]
+    eps: Float[Array, "*shape"]
+    score: Float[Array, "*shape"]
+    v: Float[Array, "*shape"]
+    velocity: Float[Array, "*shape"]
+    log_density: Float[Array, ""] | None = None
+    variance: Float[Array, "*shape"] | None = None
+    evaluations: Int[Array, ""] | int = 1
 
 
-PredictFn = Callable[[Array, Scalar], Prediction]  # (x_t, t) -> Prediction
-Net = Callable[[Array, Scalar], Array]  # (x_t, c) -> y: one example, see models.as_net
+# (x_t, t) -> Prediction
+PredictFn = Callable[[Float[Array, "*shape"], Scalar], Prediction]
+# (x_t, c) -> y: one example, see models.as_net
+Net = Callable[[Float[Array, "*shape"], Scalar], Float[Array, "..."]]
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
 LINEAR_VIEWS = (*VIEWS, "scaled_score", "F", "posterior_mean")
@@ -66,10 +69,10 @@ SIGMA_DATA = 0.5
 
 
 class _Curves(NamedTuple):
-    alpha: Array
-    sigma: Array
-    d_alpha: Array
-    d_sigma: Array
+    alpha: Float[Array, ""]
+    sigma: Float[Array, ""]
+    d_alpha: Float[Array, ""]
+    d_sigma: Float[Array, ""]
 
 
 def _curves(process: GaussianProcess, t: Scalar) -> _Curves:
@@ -80,12 +83,15 @@ def _curves(process: GaussianProcess, t: Scalar) -> _Curves:
     return _Curves(alpha, sigma, d_alpha, d_sigma)
 
 
-def _below(process: GaussianProcess, t: Scalar) -> Array:
+def _below(process: GaussianProcess, t: Scalar) -> Float[Array, ""]:
     """The level below t of a ladder; 0 below the first."""
+    assert process.levels is not None  # else `check_parameterization` and the loss refuse the view
     return jnp.maximum(t - 1.0 / process.levels, 0.0)
 
 
-def _row(view: str, process: GaussianProcess, t: Scalar, c: _Curves, sigma_data: float):
+def _row(
+    view: str, process: GaussianProcess, t: Scalar, c: _Curves, sigma_data: float
+) -> tuple[Scalar, Scalar]:
     """(p, q) with view = p x0 + q eps."""
     if view == "x0":
         return 1.0, 0.0
@@ -107,7 +113,7 @@ def _row(view: str, process: GaussianProcess, t: Scalar, c: _Curves, sigma_data:
     raise unknown("view", view, LINEAR_VIEWS)
 
 
-def _views(x0: Array, eps: Array, c: _Curves) -> Prediction:
+def _views(x0: Float[Array, "*shape"], eps: Float[Array, "*shape"], c: _Curves) -> Prediction:
     return Prediction(
         x0=x0,
         eps=eps,
@@ -119,9 +125,9 @@ def _views(x0: Array, eps: Array, c: _Curves) -> Prediction:
 
 def read(
     view: str,
-    y: Array,
+    y: Example,
     process: GaussianProcess,
-    x: Array,
+    x: Example,
     t: Scalar,
     sigma_data: float = SIGMA_DATA,
 ) -> Prediction:
@@ -135,7 +141,7 @@ def read(
         raise UserError(
             f"expected a prediction of the shape of x, {jnp.shape(x)}, got {jnp.shape(y)}"
         )
-    c = _curves(process, t)
+    c, y, x = _curves(process, t), jnp.asarray(y), jnp.asarray(x)
     if view == "score":
         return read("eps", -c.sigma * y, process, x, t)._replace(score=y)
     p, q = _row(view, process, t, c, sigma_data)
@@ -156,7 +162,7 @@ def express(
     process: GaussianProcess,
     t: Scalar,
     sigma_data: float = SIGMA_DATA,
-) -> Array:
+) -> Float[Array, "*shape"]:
     """One view of a prediction, also those that only networks have (F, posterior_mean)."""
     if view in VIEWS:
         return getattr(prediction, view)
@@ -164,9 +170,9 @@ def express(
     return p * prediction.x0 + q * prediction.eps
 
 
-def target(process: GaussianProcess, x_0: Array, eps: Array, t: Scalar) -> Prediction:
+def target(process: GaussianProcess, x_0: Example, eps: Example, t: Scalar) -> Prediction:
     """What a perfect network would be asked for: all views of the true pair (x_0, ε)."""
-    return _views(x_0, eps, _curves(process, t))
+    return _views(jnp.asarray(x_0), jnp.asarray(eps), _curves(process, t))
 
 
 def from_score(process: GaussianProcess, score: ScoreFn) -> PredictFn:
@@ -174,14 +180,16 @@ def from_score(process: GaussianProcess, score: ScoreFn) -> PredictFn:
     return lambda x, t: read("score", score(x, t), process, x, t)
 
 
-def from_energy(process: GaussianProcess, energy: Callable[[Array, Scalar], Array]) -> PredictFn:
+def from_energy(
+    process: GaussianProcess, energy: Callable[[Float[Array, "*shape"], Scalar], Float[Array, ""]]
+) -> PredictFn:
     """A PredictFn from an energy (x, t) -> scalar: p_t ∝ exp(-energy), score = -∇ energy.
 
     The normalizing constant drops out of the score (LeCun et al. 2006; Song & Kingma 2021,
     arXiv 2101.03288, equation 5).
     """
 
-    def predict(x, t):
+    def predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         value, slope = jax.value_and_grad(energy)(x, t)
         return read("score", -slope, process, x, t)._replace(log_density=-value)
 
@@ -189,13 +197,13 @@ def from_energy(process: GaussianProcess, energy: Callable[[Array, Scalar], Arra
 
 
 def exact(process: GaussianProcess, density: Any) -> PredictFn:
-    """The perfect network for data from this density (densities.py), at every t with σ > 0.
+    """The perfect network for data from this density (`densities`), at every t with σ > 0.
 
     x0 is its posterior mean, eps is -σ ∇ log p_t: neither is got from the other, so both
     keep their precision from clean data to pure noise.
     """
 
-    def predict(x, t):
+    def predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         c = _curves(process, t)
         score = density.noised(c.alpha, c.sigma).score(x)
         x0 = density.posterior_mean(x, c.alpha, c.sigma)
@@ -205,7 +213,7 @@ def exact(process: GaussianProcess, density: Any) -> PredictFn:
 
 
 def shifted(
-    prediction: Prediction, process: GaussianProcess, t: Scalar, slope: Array
+    prediction: Prediction, process: GaussianProcess, t: Scalar, slope: Example
 ) -> Prediction:
     """What is known of x_t under p_t(x) e^h(x), in place of p_t(x), with slope = ∇h(x).
 
@@ -229,7 +237,7 @@ def clipped(predict: PredictFn, process: GaussianProcess, low: float, high: floa
     What Ho et al. 2020 do in their sampler's code with [-1, 1].
     """
 
-    def clipped_predict(x, t):
+    def clipped_predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         prediction = predict(x, t)
         views = read("x0", jnp.clip(prediction.x0, low, high), process, x, t)
         return prediction._replace(**{view: getattr(views, view) for view in VIEWS})

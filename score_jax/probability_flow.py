@@ -11,36 +11,35 @@ with v = α ε - σ x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D). No s
 depends on how a process counts its time.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, start_time
-from score_jax.types import Array, Scalar
+from score_jax.types import Array, Scalar, ScoreFn, Times
 
 
-def angle(process: GaussianProcess, t: Scalar) -> Array:
+def angle(process: GaussianProcess, t: Times) -> Float[Array, "*t"]:
     """φ(t) = atan2(σ, α) in [0, π/2], increasing."""
     return jnp.arctan2(process.sigma(t), process.alpha(t))
 
 
-def time_of_angle(process: GaussianProcess, phi: Scalar) -> Array:
+def time_of_angle(process: GaussianProcess, phi: Times) -> Float[Array, "*t"]:
     """The t with angle φ, for φ in (0, π/2): logsnr(t) = -2 log tan φ."""
     return process.time_of_logsnr(-2.0 * jnp.log(jnp.tan(phi)))
 
 
-def norm(process: GaussianProcess, t: Scalar) -> Array:
+def norm(process: GaussianProcess, t: Times) -> Float[Array, "*t"]:
     """n(t) = √(α² + σ²): 1 where the process preserves variance."""
     return jnp.hypot(process.alpha(t), process.sigma(t))
 
 
-def angle_field(process: GaussianProcess, predict: PredictFn) -> Callable[[Array, Scalar], Array]:
+def angle_field(process: GaussianProcess, predict: PredictFn) -> ScoreFn:
     """(y, φ) -> dy/dφ, with the shape of y = x/n; asks the network once."""
 
-    def field(y, phi):
+    def field(y: Float[Array, "*shape"], phi: Scalar) -> Float[Array, "*shape"]:
         t = time_of_angle(process, phi)
         n = norm(process, t)
         return predict(n * y, t).v / n

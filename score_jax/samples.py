@@ -40,11 +40,12 @@ def newest(experiment: Experiment, workdir: Path) -> tuple[Params, dict[str, Any
                 "or give the --workdir of a run that was"
             )
         state = checkpoints.restore(like=create(experiment))[0]
-    params, ema, step = state.ema, experiment.training.ema, int(state.step)
+    params, step = state.ema, int(state.step)
+    ema: float | dict[str, Any] = experiment.training.ema
     if experiment.evaluation.ema is not None:
         like = jax.device_get(state.params)
-        params, ema = average(workdir, step, experiment.evaluation.ema, like=like)
-        step = ema["step"]
+        params, how_made = average(workdir, step, experiment.evaluation.ema, like=like)
+        ema, step = how_made, how_made["step"]
     made = {
         "step": step,
         "parameters": "ema",
@@ -79,7 +80,7 @@ def _told(experiment):
     if not experiment.computing.concat_condition:
         return None
     conditions = np.ascontiguousarray(experiment.on_test().data.conditions)
-    return hashlib.sha256(conditions).hexdigest()[:16]
+    return hashlib.sha256(conditions.data).hexdigest()[:16]
 
 
 def draw(

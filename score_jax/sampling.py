@@ -102,7 +102,7 @@ def make_draw(
     finish = over_examples(finish)
     pieces = np.linspace(0, sampler.steps, max(1, min(PIECES, sampler.steps)) + 1).astype(np.int32)
     calibrate = make_calibrate(experiment, batch_size)
-    calibrated = None, None  # the last parameters, and the schedule for them
+    calibrated: tuple[Any, Any] = None, None  # the last parameters, and the schedule for them
 
     def draw(params, indices, progress=lambda fraction: None):
         nonlocal calibrated
@@ -127,10 +127,9 @@ def make_draw(
             x, asked = finish(params, label, run)
             samples.append(join(x))
             evaluations.append(join(asked))
-        samples, evaluations = (np.concatenate(a)[: len(indices)] for a in (samples, evaluations))
-        finite = np.isfinite(samples.reshape(len(samples), -1)).all(1)
-        samples = experiment.encoding.decode(np.nan_to_num(samples))
-        return Drawn(samples, evaluations, finite)
+        x, asked = (np.concatenate(a)[: len(indices)] for a in (samples, evaluations))
+        finite = np.isfinite(x.reshape(len(x), -1)).all(1)
+        return Drawn(experiment.encoding.decode(np.nan_to_num(x)), asked, finite)
 
     return draw
 
@@ -143,7 +142,8 @@ def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any
     """
     sampler, process, data = experiment.sampler, experiment.process, experiment.data
     rounded = lambda schedule: tuple(np.asarray(c, np.float32) for c in schedule)
-    if sampler.calibrate is None or sampler.steps == 0:
+    to_calibrate = sampler.calibrate
+    if to_calibrate is None or sampler.steps == 0:
         return lambda params, progress: rounded(sampler.schedule)
     if not len(data.examples):
         raise UserError(
@@ -169,7 +169,7 @@ def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any
             found.append(errors(params, *experiment.examples_at(chosen[begin : begin + size])))
             if progress(0.0) is False:
                 return None
-        found = np.concatenate(found)
-        return rounded(sampler.calibrate(found.mean(0, dtype=np.float64)).schedule)
+        mean = np.concatenate(found).mean(0, dtype=np.float64)
+        return rounded(to_calibrate(mean).schedule)
 
     return calibrate

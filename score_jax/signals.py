@@ -36,6 +36,7 @@ class StopSignals:
         return self
 
     def hear(self, number, frame):
+        """Notes the signal, and leaves the next one to its default: to end at once."""
         self.signal = number
         self.__exit__()
         with contextlib.suppress(OSError):  # whoever reads us may be gone

@@ -12,38 +12,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real
 
 from score_jax.errors import UserError, unknown
 from score_jax.processes import GaussianProcess, start_time
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Given, Integer, Key, Scalar
 
 BELOW_1 = 1.0 - 2.0**-24  # the largest float32 below 1
+Grid = Float[np.ndarray, "{n}+1"]
 FIRST = 1e-5  # Song et al. 2021, appendix C: training stays so far away from t = 0
 
 
-def uniform_law(process: GaussianProcess, u: Scalar) -> Array:
+def uniform_law(process: GaussianProcess, u: Scalar) -> Scalar:
     """t ~ U[1e-5, 1): Song et al. 2021, appendix C, which stay 1e-5 away from t = 0."""
     return FIRST + (1.0 - FIRST) * u
 
 
-def ladder_law(process: GaussianProcess, u: Scalar) -> Array:
+def ladder_law(process: GaussianProcess, u: Scalar) -> Float[Array, ""]:
     """t uniform over the N levels (i + 1)/N of a ladder. Ho et al. 2020, algorithm 1."""
-    _require_ladder(process, "law")
-    return (jnp.minimum(jnp.floor(u * process.levels), process.levels - 1) + 1) / process.levels
+    levels = _ladder(process, "law")
+    return (jnp.minimum(jnp.floor(u * levels), levels - 1) + 1) / levels
 
 
-def lognormal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) -> Array:
+def lognormal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) -> Float[Array, ""]:
     """log σ/α ~ N(mean, std²), within the process's range. Karras et al. 2022, table 1."""
     log_ratio = mean + std * jax.scipy.special.ndtri(u)
     return jnp.clip(process.time_of_logsnr(-2.0 * log_ratio), 0.0, 1.0)
 
 
-def logit_normal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) -> Array:
+def logit_normal_law(
+    process: GaussianProcess, u: Scalar, mean: float, std: float
+) -> Float[Array, ""]:
     """log t/(1 - t) ~ N(mean, std²). Esser et al. 2024 (arXiv 2403.03206), equation 19."""
     return jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
 
 
-def importance_law(process: GaussianProcess, u: Scalar) -> Array:
+def importance_law(process: GaussianProcess, u: Scalar) -> Float[Array, ""]:
     """p(t) ∝ g²/σ² = -d logsnr/dt, that is, logsnr uniform between its ends.
 
     The law under which the likelihood-weighted loss of an eps network has no weight left:
@@ -53,19 +57,22 @@ def importance_law(process: GaussianProcess, u: Scalar) -> Array:
     return jnp.clip(process.time_of_logsnr(clean + u * (noisy - clean)), 0.0, 1.0)
 
 
-LAWS = {
+LAWS: dict[str, Callable[..., Scalar]] = {
     "uniform": uniform_law,
     "ladder": ladder_law,
     "lognormal": lognormal_law,
     "logit_normal": logit_normal_law,
     "importance": importance_law,
 }
-NORMAL_LAWS = {"lognormal": (-1.2, 1.2), "logit_normal": (0.0, 1.0)}  # published (mean, std)
+NORMAL_LAWS = {
+    "lognormal": (-1.2, 1.2),
+    "logit_normal": (0.0, 1.0),
+}  # published (mean, std)
 
 
 def make_law(
     process: GaussianProcess, law: str, mean: float | None = None, std: float | None = None
-) -> Callable[[Scalar], tuple[Array, Array]]:
+) -> Callable[[Scalar], tuple[Scalar, Scalar]]:
     """u -> (t, w): a time of the law, and what a loss there must be multiplied with.
 
     w is 1 but for "importance", where it is the ratio of the uniform density to the law's: the
@@ -108,22 +115,22 @@ def _inside(u):
     return jnp.clip(u, 2.0**-24, BELOW_1)
 
 
-def independent(key: Key, position: Array, batch_size: int) -> Array:
+def independent(key: Key, position: Integer, batch_size: int) -> Float[Array, ""]:
     """Every example its own u ~ U[0, 1)."""
     return jax.random.uniform(jax.random.fold_in(key, position))
 
 
-def antithetic(key: Key, position: Array, batch_size: int) -> Array:
+def antithetic(key: Key, position: Integer, batch_size: int) -> Float[Array, ""]:
     """Pairs u and 1 - u."""
     return mirrored(jax.random.uniform(jax.random.fold_in(key, position // 2)), position)
 
 
-def mirrored(u: Scalar, position: Scalar) -> Array:
+def mirrored(u: Scalar, position: Integer) -> Float[Array, ""]:
     """u at even positions, 1 - u at odd ones, within [0, 1)."""
     return jnp.where(position % 2 == 0, u, jnp.minimum(1.0 - u, BELOW_1))
 
 
-def stratified(key: Key, position: Array, batch_size: int) -> Array:
+def stratified(key: Key, position: Integer, batch_size: int) -> Float[Array, ""]:
     """u_0 + i/B mod 1, one u_0 for the batch. Kingma et al. 2021 (VDM), appendix I.1."""
     return (jax.random.uniform(key) + position / batch_size) % 1.0
 
@@ -131,43 +138,43 @@ def stratified(key: Key, position: Array, batch_size: int) -> Array:
 DRAWS = {"independent": independent, "antithetic": antithetic, "stratified": stratified}
 
 
-def uniform_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+def uniform_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
     """n equal steps of t."""
     return np.linspace(start, end, n + 1)
 
 
-def quadratic_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+def quadratic_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
     """√t in equal steps: finer towards the data. Song et al. 2020 (DDIM), appendix D.2."""
     inner = np.linspace(start**0.5, end**0.5, n + 1)[1:-1] ** 2
     return np.concatenate([[start], inner, [end]])
 
 
-def ladder_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+def ladder_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
     """n of the ladder's levels, evenly spread from the noisiest before `start`, then `end`.
 
     With n = N all levels, as in NCSN and DDPM; with fewer the strided subset of Song et
     al. 2020 (DDIM, arXiv 2010.02502, section 4.2); with more the levels are interpolated.
     """
-    _require_ladder(process, "grid")
-    first = np.floor(start * process.levels + 1e-9)
+    levels = _ladder(process, "grid")
+    first = np.floor(start * levels + 1e-9)
     if first < 1:
         raise UserError(
             f"sampler.grid = 'ladder' has no level up to sampler.start = {start}; the first of "
-            f"the {process.levels} levels is at {1 / process.levels:.6g}"
+            f"the {levels} levels is at {1 / levels:.6g}"
         )
     position = np.linspace(first, 1.0, n)
     if n <= first:
         position = np.round(position)
-    return np.append(position / process.levels, end)
+    return np.append(position / levels, end)
 
 
-def karras_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+def karras_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
     """(σ/α)^(1/7) in equal steps. Karras et al. 2022, equation 5, with ρ = 7."""
     low, high = np.exp(-_logsnr_at(process, "karras", start, end) / 14)[::-1]
     return _through(process, -14 * np.log(np.linspace(high, low, n + 1)), start, end)
 
 
-def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> np.ndarray:
+def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
     """logsnr in equal steps. Lu et al. 2022 (DPM-Solver, arXiv 2206.00927), section 3.3."""
     noisy, clean = _logsnr_at(process, "logsnr", start, end)
     return _through(process, np.linspace(noisy, clean, n + 1), start, end)
@@ -190,7 +197,7 @@ def _through(process, logsnrs, start, end):
     return np.concatenate([[start], times[1:-1], [end]])
 
 
-def on_host(fn: Callable[..., Any], *times: np.ndarray) -> Any:
+def on_host(fn: Callable[..., Any], *times: Real[Given, " n"]) -> Any:
     """fn of scalar times, at arrays of them, in float64 on the host: how coefficients are made."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         out = jax.vmap(fn)(*(jnp.asarray(t, jnp.float64) for t in times))
@@ -206,9 +213,11 @@ GRIDS = {
 }
 
 
-def _require_ladder(process, option):
+def _ladder(process: GaussianProcess, option: str) -> int:
+    """The number of the process's levels; raises UserError where it has none."""
     if process.levels is None:
         raise UserError(
             f"{option} = 'ladder' needs a process with a ladder (ncsn, ddpm), "
             f"got {type(process).__name__}; use 'uniform'"
         )
+    return process.levels

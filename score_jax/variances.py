@@ -16,16 +16,17 @@ the step's mean, per dimension: what the posterior scatters, c², and what x0_θ
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, add_noise, posterior, transition
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Example, Given, Key, Scalar, Times
 
 VARIANCES = ("small", "large", "learned", "analytic")
 
 
-def small_log_variance(process: GaussianProcess, s: Scalar, t: Scalar) -> Array:
+def small_log_variance(process: GaussianProcess, s: Times, t: Times) -> Float[Array, "*t"]:
     """log c² of q(x_s | x_t, x_0). The first step of a ladder, to s = 0, has that of the second.
 
     c = 0 at s = 0: the variance is clipped there as in Ho et al. 2020's code and Nichol &
@@ -37,12 +38,12 @@ def small_log_variance(process: GaussianProcess, s: Scalar, t: Scalar) -> Array:
     return 2.0 * jnp.log(posterior(process, s, t)[2])
 
 
-def large_log_variance(process: GaussianProcess, s: Scalar, t: Scalar) -> Array:
+def large_log_variance(process: GaussianProcess, s: Times, t: Times) -> Float[Array, "*t"]:
     """log β of q(x_t | x_s)."""
     return 2.0 * jnp.log(transition(process, s, t)[1])
 
 
-def between(share: Array | None, log_small: Scalar, log_large: Scalar) -> Array:
+def between(share: Example | None, log_small: Scalar, log_large: Scalar) -> Float[Array, "*shape"]:
     """share log large + (1 - share) log small. Nichol & Dhariwal 2021, equation 15.
 
     share: Prediction.variance; with None, of a network that does not know it, raises UserError.
@@ -52,10 +53,12 @@ def between(share: Array | None, log_small: Scalar, log_large: Scalar) -> Array:
             "variance = 'learned' needs a network that tells it (Prediction.variance): "
             "parameterization.learned_variance = True"
         )
-    return share * log_large + (1.0 - share) * log_small
+    return jnp.asarray(share) * log_large + (1.0 - share) * log_small
 
 
-def analytic_variance(process: GaussianProcess, s: Scalar, t: Scalar, error: Scalar) -> Array:
+def analytic_variance(
+    process: GaussianProcess, s: Times, t: Times, error: Times
+) -> Float[Array, "*t"]:
     """v = c² + b² (σ_t²/α_t²) min(E|ε - ε_θ|²/D, 1), for α_t > 0.
 
     error: the mean over x_t of `eps_errors` at t. So c² <= v <= β/a'², the bounds of Bao et al.
@@ -71,9 +74,9 @@ def reverse_log_variance(
     s: Scalar,
     t: Scalar,
     kind: str,
-    share: Array | None = None,
+    share: Example | None = None,
     error: Scalar | None = None,
-) -> Array:
+) -> Float[Array, ""] | Float[Array, "*shape"]:
     """log v of the step from t to s: a scalar, or, learned, an array of x's shape.
 
     kind: one of VARIANCES. share: Prediction.variance, for "learned". error: the mean of
@@ -95,8 +98,8 @@ def reverse_log_variance(
 
 
 def eps_errors(
-    key: Key, process: GaussianProcess, predict: PredictFn, x_0: Array, times: Array
-) -> Array:
+    key: Key, process: GaussianProcess, predict: PredictFn, x_0: Example, times: Float[Given, " n"]
+) -> Float[Array, " n"]:
     """|ε - ε_θ(x_t, t)|²/D at each of these times [n], for one example and a fresh ε at each.
 
     Its mean over examples is what `analytic_variance` needs. At the exact ε_θ it is

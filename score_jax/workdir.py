@@ -201,7 +201,7 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
     """(options that changed, what config.json and data.json are to hold, which are damaged)."""
     config = json.loads(json.dumps(config))  # tuples become lists, as in a file
     new = {"config.json": config, "data.json": {"data": fingerprint(data)}}
-    changed, fixed, lost = {}, {}, []
+    lost, changed, fixed = [], dict[str, Any](), dict[str, Any]()
     only_draws, imported = _has_none(config), _is_imported(workdir)
     if (workdir / "starts.jsonl").is_file():
         for name, value in new.items():
@@ -234,9 +234,9 @@ def _check(workdir, config, mode, data) -> tuple[dict, dict, list[str]]:
 def fingerprint(data: Dataset) -> dict[str, Any]:
     """What tells one data set from another: number, shape, and a digest of some examples."""
     every = max(1, len(data.examples) // 1000)
-    digest = hashlib.sha256(np.ascontiguousarray(data.examples[::every]))
+    digest = hashlib.sha256(np.ascontiguousarray(data.examples[::every]).data)
     if data.conditions is not None:
-        digest.update(np.ascontiguousarray(data.conditions[::every]))
+        digest.update(np.ascontiguousarray(data.conditions[::every]).data)
     return {
         "examples": len(data.examples),
         "shape": list(data.shape),

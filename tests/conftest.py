@@ -15,7 +15,7 @@ from score_jax.samplers import base
 
 # The files that take minutes come first, so that no worker is left with one of them at the end.
 LONG = ("test_training", "test_hosts", "test_large_models", "test_likelihood_command")
-LONG += ("test_interop", "test_configs")
+LONG += ("test_interop", "test_configs", "test_notebooks")
 
 
 def pytest_collection_modifyitems(items):

@@ -125,7 +125,28 @@ def test_a_published_network_has_the_published_size(name, parameters):
     assert size_of(ROOT / "configs" / f"{name}.py") == parameters
 
 
+def kind(file):
+    """What a config's first step is made of; of those with the same, one is really trained."""
+    config = configs.load(str(file))
+    names = [config[section].get("name") for section in ("process", "model", "loss")]
+    return (*names, config.parameterization.view, config.loss.get("law"), config.model.get("code"))
+
+
+ONE_OF_EACH_KIND = list({kind(file): file for file in ON_IMAGES}.values())
+
+
 @pytest.mark.parametrize("file", ON_IMAGES, ids=named)
+def test_its_training_step_can_be_traced(file, tmp_path, quick_compile):
+    """Everything about them but their numbers: shapes, conditions, options that must fit."""
+    experiment = build(small(file, tmp_path))
+    state = create(experiment)
+    step = update_step(make_update(experiment))
+    after, metrics = jax.eval_shape(step, state, Batches(experiment)(0, 1))
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, state)
+    assert metrics.loss.dtype == np.float32
+
+
+@pytest.mark.parametrize("file", ONE_OF_EACH_KIND, ids=named)
 def test_it_takes_a_training_step(file, tmp_path, quick_compile):
     """One update of a small network: a finite loss, a gradient, parameters that have moved."""
     experiment = build(small(file, tmp_path))

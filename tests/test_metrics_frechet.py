@@ -177,7 +177,8 @@ def test_unequal_numbers_are_transported_exactly():
     a, b = correlated(n=12), correlated(n=8, seed=1)
     close(sliced(a, b), sliced(np.repeat(a, 2, 0), np.repeat(b, 3, 0)), rtol=1e-12)
     # {0, 1, 2} onto {0, 3}: thirds 0->0, half of 1->0, half of 1->3, 2->3.
-    close(sliced([[0.0], [1.0], [2.0]], [[3.0], [0.0]])[0], (1 / 6 + 4 / 6 + 1 / 3), rtol=1e-12)
+    few, fewer = np.array([[0.0], [1.0], [2.0]]), np.array([[3.0], [0.0]])
+    close(sliced(few, fewer)[0], (1 / 6 + 4 / 6 + 1 / 3), rtol=1e-12)
 
 
 def test_the_sliced_distance_is_symmetric_zero_to_itself_and_in_squared_units():

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PROCESS_EXAMPLES, make_process, times
+from conftest import PROCESS_EXAMPLES, make_process, mixture, times
 
 from score_jax.errors import UserError
+from score_jax.predictions import exact
 from score_jax.processes import (
     EDM,
     PROCESSES,
@@ -95,6 +96,28 @@ def test_vp_has_the_published_drift_and_diffusion(x64):
         beta = 0.1 + t * 19.9
         close(drift(process, jnp.array(1.7), t), -0.5 * beta * 1.7, rtol=1e-12)
         close(diffusion2(process, t), beta, rtol=1e-10)
+
+
+def test_the_diffusion_is_known_also_where_there_is_no_noise_yet(process):
+    """In float32 at t = 0, where σ may be a root of 0: of VP it is β_min."""
+    assert np.isfinite(diffusion2(process, 0.0)) and diffusion2(process, 0.0) >= 0
+    close(diffusion2(VP(beta_min=0.1, beta_max=20.0), 0.0), 0.1, rtol=1e-5)
+
+
+def test_the_probability_flow_is_the_drift_less_half_the_diffusion_times_the_score(process, x64):
+    """dx/dt = f - g²/2 ∇ log p_t (Song et al. 2021, equation 13) is `velocity`."""
+    predict, x = exact(process, mixture()), jnp.array([0.4, -0.7])
+    for t in times():
+        prediction = predict(x, t)
+        flow = drift(process, x, t) - 0.5 * diffusion2(process, t) * prediction.score
+        close(flow, prediction.velocity, rtol=1e-9, atol=1e-12)
+
+
+def test_the_diffusion_over_the_noise_is_the_fall_of_the_log_snr(process, x64):
+    """g²/σ² = -d log SNR/dt: what the likelihood weight and the importance law rest on."""
+    for t in times():
+        fall = -jax.grad(process.logsnr)(t)
+        close(diffusion2(process, t) / process.sigma(t) ** 2, fall, rtol=1e-9)
 
 
 def test_ve_has_the_published_diffusion_and_no_drift(x64):

@@ -13,6 +13,7 @@ from score_jax.losses.denoising import denoising
 from score_jax.losses.score_matching import (
     DIRECTIONS,
     explicit,
+    explicit_of,
     finite_difference,
     fisher_divergence,
     implicit,
@@ -30,7 +31,7 @@ MIDDLE = 2 / 3
 KEY = jax.random.key(0)
 
 LOSSES = {
-    "explicit": lambda process, **options: explicit(process, mixture(), **options),
+    "explicit": lambda process, **options: explicit_of(process, mixture(), **options),
     "implicit": implicit,
     "sliced": sliced,
     "sliced_plain": lambda process, **o: sliced(process, variance_reduced=False, **o),
@@ -95,7 +96,7 @@ def test_explicit_is_half_the_squared_error(x64):
     exact = exact_score(LEVELS, mixture())
     wrong = lambda x, t: exact(x, t) + off
     for options, weight in (({}, 1.0), (dict(weight="sigma2"), 0.1)):
-        loss = explicit(LEVELS, mixture(), at=MIDDLE, **options)
+        loss = explicit_of(LEVELS, mixture(), at=MIDDLE, **options)
         both = jax.jit(lambda loss=loss: [value(loss, score, x_0) for score in (exact, wrong)])()
         close(both, [0.0, 0.125 * weight], rtol=1e-10, atol=1e-20)
 
@@ -103,7 +104,7 @@ def test_explicit_is_half_the_squared_error(x64):
 def test_a_name_stands_for_its_density(x64):
     x_0 = np.array([0.2, 0.9])
     score = model(weights(2))
-    named, given = explicit(LEVELS, "rings", at=MIDDLE), explicit(LEVELS, rings(), at=MIDDLE)
+    named, given = explicit(LEVELS, "rings", at=MIDDLE), explicit_of(LEVELS, rings(), at=MIDDLE)
     assert value(named, score, x_0) == value(given, score, x_0)
 
 
@@ -123,7 +124,7 @@ def test_all_have_the_gradient_of_the_fisher_divergence_on_clean_data(x64):
     def of(loss):
         return gradient(lambda w, i: value(loss, model(w), jnp.asarray(x)[i]), weight)
 
-    check_equal(of(implicit(LEVELS, at=0.0)), of(explicit(LEVELS, mixture(), at=0.0)), 1e-9)
+    check_equal(of(implicit(LEVELS, at=0.0)), of(explicit_of(LEVELS, mixture(), at=0.0)), 1e-9)
 
 
 def test_all_have_the_gradient_of_denoising_at_one_level(x64, monkeypatch):
@@ -141,7 +142,7 @@ def test_all_have_the_gradient_of_denoising_at_one_level(x64, monkeypatch):
 
         return gradient(at, weight)
 
-    expected = of(explicit(LEVELS, parzen(data, 0.0), at=MIDDLE))
+    expected = of(explicit_of(LEVELS, parzen(data, 0.0), at=MIDDLE))
     check_equal(of(implicit(LEVELS, at=MIDDLE)), expected, 1e-9)
     target = denoising(LEVELS, at=MIDDLE, view="score", reduction="half_sum")
     check_equal(of(target), expected, 1e-9)

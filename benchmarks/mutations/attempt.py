@@ -165,8 +165,8 @@ class _Watch:
 
     def __init__(self, began: float, tell: Callable[[str], Any], begin_only: bool):
         self.began, self.tell, self.begin_only = began, tell, begin_only
-        self.at = None  # when the work began
-        self.stepped = None  # when the first step was made
+        self.at: float | None = None  # when the work began
+        self.stepped: float | None = None  # when the first step was made
         self.sent = False
 
     @contextlib.contextmanager

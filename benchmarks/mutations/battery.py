@@ -55,7 +55,7 @@ def battery(
 
 def examples(strategy: st.SearchStrategy, number: int) -> list[Any]:
     """So many examples of a strategy that differ in what was done, always the same."""
-    found = {}
+    found: dict[Any, Any] = {}
 
     def some(start: int) -> None:  # few at a time: the first is the simplest, the last are alike
         these = []
@@ -84,7 +84,8 @@ def examples(strategy: st.SearchStrategy, number: int) -> list[Any]:
 
 def _record(kind: str, what: str, refused: bool, outcome: Outcome) -> Record:
     bad = wrong(outcome, refused)
-    ran = {0: "ran", 130: "ran", 2: "refused"}.get(outcome.status, "")
+    known: dict[int | None, str] = {0: "ran", 130: "ran", 2: "refused"}
+    ran = known.get(outcome.status, "")
     lines = outcome.message.strip().splitlines()
     last = lines[-1:] if outcome.status is None else lines[:1]
     return dict(
@@ -103,7 +104,8 @@ class _Workers:
 
     def __init__(self):
         self.context = multiprocessing.get_context("spawn")
-        self.process = self.pipe = None
+        self.process: Any = None
+        self.pipe: Any = None
 
     def __enter__(self):
         return self

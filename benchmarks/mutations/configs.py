@@ -132,7 +132,7 @@ def on_images() -> list[Config]:
     process, parameterization, loss, sampler = CHOICES[0]
     unet = dict(name="unet", features=4, multipliers=(1,), blocks=1, attention=())
     refinenet = dict(name="refinenet", features=2, levels=process["levels"])
-    sections = dict(
+    sections: dict[str, Any] = dict(
         process=process,
         parameterization=parameterization,
         loss=loss,
@@ -150,9 +150,10 @@ GOOD = [*on_points(), *on_points(), *on_images()]  # twice: what is drawn is mos
 
 # --- mutations of a config ---------------------------------------------------------------
 
-NASTY = (0, -1, 1, 2, 1e308, 10**30, float("nan"), float("inf"), float("-inf"), -0.0, 2**31, 2**32)
-NASTY = (*NASTY, 2**63, 1e-300, 0.5, 1.5, 1e-45, -(10**400), 1e16, 65537)
-OTHER_TYPES = (
+NASTY: tuple[float, ...] = (0, -1, 1, 2, 1e308, 10**30, float("nan"), float("inf"))
+NASTY += (float("-inf"), -0.0, 2**31, 2**32, 2**63, 1e-300, 0.5, 1.5, 1e-45, -(10**400), 1e16)
+NASTY += (65537,)
+OTHER_TYPES: tuple[Any, ...] = (
     None,
     "",
     "3",
@@ -197,12 +198,12 @@ def known(name: str, section: dict[str, Any]) -> dict[str, Any]:
         parameterization=Parameterization,
     )
     if name in own:
-        makers = [own[name]]
+        makers: list[Any] = [own[name]]
     else:
         table, shared = FAMILIES.get(name, ({}, None))
         chosen = section.get("name")
         makers = [shared, table.get(chosen) if isinstance(chosen, str) else None]
-    found = {}
+    found: dict[str, Any] = {}
     for maker in filter(None, makers):
         found |= {option: p.annotation for option, p in options_of(maker).items()}
     return found
@@ -213,8 +214,8 @@ def _is(annotation: Any, *kinds: type) -> bool:
     return any(kind in options for kind in kinds)
 
 
-def _place(draw, config, kinds=(int, float, str, bool)) -> tuple[str, str] | None:
-    """A section, and an option in it, given or not, of one of these types."""
+def _place(draw, config, kinds=(int, float, str, bool)) -> Any:
+    """A section, and an option in it, given or not, of one of these types; None if none is."""
     places = [
         (name, option)
         for name, section in config.items()
@@ -225,8 +226,8 @@ def _place(draw, config, kinds=(int, float, str, bool)) -> tuple[str, str] | Non
     return draw(st.sampled_from(places)) if places else None
 
 
-def _given(draw, config) -> tuple[str, str] | None:
-    """A section, and an option that it gives."""
+def _given(draw, config) -> Any:
+    """A section, and an option that it gives; None if none does."""
     places = [(n, o) for n, s in config.items() if isinstance(s, dict) for o in s]
     return draw(st.sampled_from(places)) if places else None
 

@@ -6,11 +6,13 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from benchmarks.mutations.configs import Config, on_images, on_points
@@ -32,7 +34,7 @@ class Data(NamedTuple):
     """
 
     what: str
-    files: dict[str | bytes, bytes | Link | None]
+    files: Mapping[Any, bytes | Link | None]
     section: dict[str, Any]
     refused: bool = False
 
@@ -47,14 +49,14 @@ class Trap:
         return os.mkdir, (MARK,)
 
 
-def npy(x: np.ndarray, **options) -> bytes:
+def npy(x: ArrayLike, **options) -> bytes:
     """The array as a .npy file."""
     file = io.BytesIO()
     np.save(file, x, **options)
     return file.getvalue()
 
 
-def npz(compressed: bool = False, **arrays: np.ndarray) -> bytes:
+def npz(compressed: bool = False, /, **arrays: Any) -> bytes:
     """The arrays as a .npz file."""
     file = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(file, **arrays)
@@ -229,7 +231,7 @@ def arrays_gone_wrong() -> list[Data]:
 
 def folders_gone_wrong() -> list[Data]:
     """Folders of files that are no images, or unusual ones."""
-    good = {"data/good.png": picture()}
+    good: dict[Any, Any] = {"data/good.png": picture()}
     frames = [Image.new("L", (8, 8), level) for level in (0, 99, 200)]
     animated = io.BytesIO()
     frames[0].save(animated, "PNG", save_all=True, append_images=frames[1:])
@@ -263,7 +265,7 @@ def folders_gone_wrong() -> list[Data]:
     made = [
         Data(f"folder: {w}", good | {"data/odd.png": c}, FOLDER, r) for w, (c, r) in of_file.items()
     ]
-    outside = {"outside/secret.png": picture()}
+    outside: dict[Any, Any] = {"outside/secret.png": picture()}
     only_links = {"data/link.png": Link("../outside/secret.png"), "data/more": Link("../outside")}
     classes = FOLDER | dict(by_class=True)
     huge = FOLDER | dict(size=10**6)

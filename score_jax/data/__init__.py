@@ -1,11 +1,14 @@
 """Data sets: DATASETS maps a name to a loader (**options) -> Dataset."""
 
+from collections.abc import Callable
+
 from score_jax.data.arrays import array, digits, mnist5k, toy
+from score_jax.data.base import Dataset
 from score_jax.data.blank import blank
 from score_jax.data.folder import folder
 from score_jax.data.tfds import tfds_images
 
-DATASETS = {
+DATASETS: dict[str, Callable[..., Dataset]] = {
     "array": array,
     "blank": blank,
     "digits": digits,

@@ -80,8 +80,8 @@ def _part(data: Dataset, split: str, is_test: np.ndarray) -> Dataset:
         return checked(data)
     chosen = is_test if split == "test" else ~is_test
     name = f"{data.name}/{split}"
-    conditions = None if data.conditions is None else data.conditions[chosen]
-    return checked(Dataset(name, data.examples[chosen], data.labels[chosen], conditions))
+    part = lambda x: None if x is None else x[chosen]
+    return checked(Dataset(name, data.examples[chosen], part(data.labels), part(data.conditions)))
 
 
 def array(*, path: str) -> Dataset:

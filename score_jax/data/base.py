@@ -33,6 +33,7 @@ class Dataset(NamedTuple):
 
     @property
     def is_images(self) -> bool:
+        """Images [N, H, W, C], and not points [N, D]."""
         return self.examples.ndim == 4
 
     @property

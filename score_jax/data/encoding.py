@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.types import Array, Key
+from score_jax.types import Given, Key
 
 
 class Encoding(NamedTuple):
@@ -23,9 +23,10 @@ class Encoding(NamedTuple):
 
     @property
     def low(self) -> float:
+        """Black, as the network sees it: -1 or 0; white is 1."""
         return -1.0 if self.centered else 0.0
 
-    def encode(self, key: Key, x: Array) -> Array:
+    def encode(self, key: Key, x: Given) -> Given:
         """One training example: uint8 [H, W, C] -> float32, or float32 [D] unchanged."""
         if x.ndim == 1:
             return x

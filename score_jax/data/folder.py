@@ -61,13 +61,13 @@ def _image_files(root: Path):
 
 def _read(file: Path, size: int, channels: int, crop: int | None) -> np.ndarray:
     try:
-        with Image.open(file, formats=("PNG", "JPEG")) as image:
-            width, height = image.size
+        with Image.open(file, formats=("PNG", "JPEG")) as file_image:
+            width, height = file_image.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{file}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
-            if image.mode.startswith(("I", "F")):  # Pillow would clip them to 255
+            if file_image.mode.startswith(("I", "F")):  # Pillow would clip them to 255
                 raise UserError(f"{file}: more than 8 bits a channel; save it with 8")
-            image = image.convert("RGB" if channels == 3 else "L")
+            image = file_image.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):
             raise

@@ -169,14 +169,14 @@ def _what_to_do(builder, error: Exception) -> str:
 
 def _cache(cache_dir: str | None, builder, split: str, count: int) -> Path:
     """The directory of the decoded split; changes with whatever the records come from."""
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "score_jax"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "score_jax"
+    folder = usual if cache_dir is None else Path(cache_dir)
     prepared = Path(builder.data_path).resolve()
     stats = sorted((file.name, file.stat()) for file in prepared.iterdir())
     origin = repr((str(prepared), [(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
     digest = hashlib.sha256(origin.encode()).hexdigest()[:16]
     leaf = f"{urllib.parse.quote(split, safe='')}-{count}-{digest}"
-    return Path(cache_dir).expanduser() / "tfds" / builder.info.full_name / leaf
+    return folder.expanduser() / "tfds" / builder.info.full_name / leaf
 
 
 def _load(cache: Path, builder) -> tuple[np.ndarray, np.ndarray | None] | None:
@@ -215,7 +215,9 @@ def _decode(cache: Path, builder, source) -> tuple[np.ndarray, np.ndarray | None
     if labels is not None:
         with whole(cache / "labels.npy") as path:
             np.save(path, labels)
-    return _load(cache, builder)
+    made = _load(cache, builder)
+    assert made is not None  # it is written
+    return made
 
 
 def _has_labels(builder) -> bool:

@@ -76,7 +76,7 @@ def _await_answer(url: str, verify: bool) -> None:
     """
     import requests
 
-    answer = concurrent.futures.Future()
+    answer: concurrent.futures.Future = concurrent.futures.Future()
 
     def ask() -> None:
         try:

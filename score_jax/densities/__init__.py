@@ -11,11 +11,13 @@ A Density has log_prob, score, sample, noised, posterior_mean, mean and covarian
 DENSITIES maps a name to a density without arguments: the toy data sets.
 """
 
+from collections.abc import Callable
+
 from score_jax.densities.mixture import GaussianMixture, parzen
 from score_jax.densities.rotated import Density, Rotated
 from score_jax.densities.toys import moons, rings, subspace, three_modes, two_modes
 
-DENSITIES = {
+DENSITIES: dict[str, Callable[[], Density]] = {
     "two_modes": two_modes,
     "three_modes": three_modes,
     "rings": rings,

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real
 
 from score_jax.densities.mixture import GaussianMixture
 from score_jax.errors import UserError
-from score_jax.types import Array, Key
+from score_jax.types import Array, Given, Key
 
 
 class Components(NamedTuple):
@@ -21,21 +22,21 @@ class Components(NamedTuple):
     weights: [K], summing to 1. means: [K, D]. covariances: [K, D, D].
     """
 
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
+    weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K D"]
+    covariances: Float[np.ndarray, "K D D"]
 
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Float[np.ndarray, " D"]:
         """E[x] [D]."""
         return self.weights @ self.means
 
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> Float[np.ndarray, "D D"]:
         """Cov[x] [D, D]: within the components and between them."""
         centered = self.means - self.mean()
         within = np.einsum("k,kij->ij", self.weights, self.covariances)
         return within + np.einsum("k,ki,kj->ij", self.weights, centered, centered)
 
-    def sample(self, key: Key) -> Array:
+    def sample(self, key: Key) -> Float[Array, " D"]:
         """One draw [D]."""
         which, where = jax.random.split(key)
         values, vectors = np.linalg.eigh(self.covariances)
@@ -46,7 +47,7 @@ class Components(NamedTuple):
 
 
 def posterior_given(
-    density: GaussianMixture, matrix: np.ndarray, y: np.ndarray, noise: float
+    density: GaussianMixture, matrix: Real[Given, "M D"], y: Real[Given, " M"], noise: float
 ) -> Components:
     """The law of x ~ density given y = A x + noise n, n ~ N(0, I): a mixture again.
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real
+from numpy.typing import ArrayLike
 
 from score_jax.errors import UserError
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Given, Key, Scalar
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class GaussianMixture:
     """p(x) = Σ_k w_k N(x; μ_k, diag(s_k²)) on R^D.
 
@@ -21,28 +23,26 @@ class GaussianMixture:
     Raises UserError for shapes that do not fit, negative weights or stds, and what is not finite.
     """
 
-    weights: Array
-    means: Array
-    stds: Array
+    weights: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    stds: Float[Array, "K D"]
 
-    def __post_init__(self):
-        weights, means, stds = (_floating(a) for a in (self.weights, self.means, self.stds))
-        if weights.ndim != 1 or means.ndim != 2 or len(weights) != len(means) or means.size == 0:
-            raise UserError(
-                f"expected weights [K] and means [K, D], got {weights.shape} and {means.shape}"
-            )
-        if stds.shape not in (weights.shape, means.shape):
-            raise UserError(f"expected stds [K] or [K, D], got {stds.shape} for K = {len(weights)}")
-        _check("weights", weights, "not negative", lambda w: np.all(w >= 0) and w.sum() > 0)
-        _check("means", means, "numbers", lambda m: True)
-        _check("stds", stds, "not negative", lambda s: np.all(s >= 0))
-        if stds.ndim == 1:
-            stds = jnp.broadcast_to(stds[:, None], means.shape)
-        object.__setattr__(self, "weights", weights / weights.sum())
-        object.__setattr__(self, "means", means)
-        object.__setattr__(self, "stds", stds)
+    def __init__(self, weights: ArrayLike, means: ArrayLike, stds: ArrayLike):
+        w, m, s = (_floating(a) for a in (weights, means, stds))
+        if w.ndim != 1 or m.ndim != 2 or len(w) != len(m) or m.size == 0:
+            raise UserError(f"expected weights [K] and means [K, D], got {w.shape} and {m.shape}")
+        if s.shape not in (w.shape, m.shape):
+            raise UserError(f"expected stds [K] or [K, D], got {s.shape} for K = {len(w)}")
+        _check("weights", w, "not negative", lambda w: np.all(w >= 0) and w.sum() > 0)
+        _check("means", m, "numbers", lambda m: True)
+        _check("stds", s, "not negative", lambda s: np.all(s >= 0))
+        if s.ndim == 1:
+            s = jnp.broadcast_to(s[:, None], m.shape)
+        object.__setattr__(self, "weights", w / w.sum())
+        object.__setattr__(self, "means", m)
+        object.__setattr__(self, "stds", s)
 
-    def component_log_probs(self, x: Array) -> Array:
+    def component_log_probs(self, x: Float[Given, " D"]) -> Float[Array, " K"]:
         """log w_k N(x; μ_k, diag(s_k²)) in nats, [K], at one point x [D]."""
         if jnp.shape(x) != self.means.shape[1:]:
             raise UserError(
@@ -53,16 +53,16 @@ class GaussianMixture:
         log_normal = -0.5 * (z**2 + jnp.log(2 * jnp.pi)) - jnp.log(self.stds)
         return jnp.log(self.weights) + log_normal.sum(-1)
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Float[Given, " D"]) -> Float[Array, ""]:
         """log p(x) in nats at one point x [D]."""
         return jax.nn.logsumexp(self.component_log_probs(x))
 
-    def score(self, x: Array) -> Array:
+    def score(self, x: Float[Given, " D"]) -> Float[Array, " D"]:
         """∇ log p(x) [D] at one point x [D]: Σ_k p(k | x) (μ_k - x) / s_k²."""
         responsibility = jax.nn.softmax(self.component_log_probs(x))
         return responsibility @ ((self.means - x) / self.stds**2)
 
-    def sample(self, key: Key) -> Array:
+    def sample(self, key: Key) -> Float[Array, " D"]:
         """One draw [D]."""
         which, where = jax.random.split(key)
         k = jax.random.categorical(which, jnp.log(self.weights))
@@ -75,7 +75,9 @@ class GaussianMixture:
             self.weights, alpha * self.means, jnp.sqrt((alpha * self.stds) ** 2 + sigma**2)
         )
 
-    def posterior_mean(self, x: Array, alpha: Scalar, sigma: Scalar) -> Array:
+    def posterior_mean(
+        self, x: Float[Given, " D"], alpha: Scalar, sigma: Scalar
+    ) -> Float[Array, " D"]:
         """E[x_0 | α x_0 + σ ε = x] [D] for x_0 ~ p, at one point x [D]: the ideal denoiser.
 
         Σ_k p(k | x) (σ² μ_k + α s_k² x) / (α² s_k² + σ²), by Bayes' rule in each component:
@@ -87,37 +89,39 @@ class GaussianMixture:
         noise, signal = (sigma / noised.stds) ** 2, alpha * (self.stds / noised.stds) ** 2
         return responsibility @ (noise * self.means + signal * x)
 
-    def conditional(self, index: tuple[int, ...], values: Array) -> "GaussianMixture":
+    def conditional(
+        self, index: tuple[int, ...], values: Float[Given, " some"]
+    ) -> "GaussianMixture":
         """p(the other coordinates, in their order | x[index] = values): a mixture again.
 
         The weights become w_k N(values; μ_k[index], diag(s_k[index]²)), normalized in log space.
         index: distinct coordinates in 0 .. D - 1, at least one and not all. values: [len(index)].
         Raises UserError for another index, or values of another shape.
         """
-        d, values = self.means.shape[1], _floating(values)
+        d, at = self.means.shape[1], _floating(values)
         if len(set(index)) != len(index) or not all(0 <= i < d for i in index):
             raise UserError(f"index must hold distinct coordinates in 0 .. {d - 1}, got {index}")
         if not 0 < len(index) < d:
             raise UserError(f"index must hold some of the {d} coordinates but not all, got {index}")
-        if values.shape != (len(index),):
-            raise UserError(f"expected values [{len(index)}] for index {index}, got {values.shape}")
+        if at.shape != (len(index),):
+            raise UserError(f"expected values [{len(index)}] for index {index}, got {at.shape}")
         known, rest = np.array(index), np.setdiff1d(np.arange(d), index)
         marginal = GaussianMixture(self.weights, self.means[:, known], self.stds[:, known])
-        weights = jax.nn.softmax(marginal.component_log_probs(values))
+        weights = jax.nn.softmax(marginal.component_log_probs(at))
         return GaussianMixture(weights, self.means[:, rest], self.stds[:, rest])
 
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, " D"]:
         """E[x] [D]."""
         return self.weights @ self.means
 
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "D D"]:
         """Cov[x] [D, D]: within the components and between them."""
         centered = self.means - self.mean()
         within = jnp.diag(self.weights @ self.stds**2)
         return within + jnp.einsum("k,ki,kj->ij", self.weights, centered, centered)
 
 
-def parzen(points: Array, bandwidth: float) -> GaussianMixture:
+def parzen(points: Real[Given, "N D"], bandwidth: float) -> GaussianMixture:
     """p(x) = 1/N Σ_n N(x; x_n, h² I): the kernel density estimate of points [N, D].
 
     bandwidth: h, in the units of x; 0 gives the empirical distribution, which has a log_prob
@@ -125,16 +129,16 @@ def parzen(points: Array, bandwidth: float) -> GaussianMixture:
     Parzen 1962, with a Gaussian kernel; Vincent 2011, section 3.
     Raises UserError for points that are not [N, D] or not finite, or a negative bandwidth.
     """
-    points = _floating(points)
-    if points.ndim != 2 or points.size == 0:
-        raise UserError(f"expected points [N, D], got {points.shape}")
+    x = _floating(points)
+    if x.ndim != 2 or x.size == 0:
+        raise UserError(f"expected points [N, D], got {x.shape}")
     if not 0 <= bandwidth < np.inf:
         raise UserError(f"bandwidth must be finite and not negative, got {bandwidth}")
-    n = len(points)
-    return GaussianMixture(np.ones(n), points, np.full(n, float(bandwidth)))
+    n = len(x)
+    return GaussianMixture(np.ones(n), x, np.full(n, float(bandwidth)))
 
 
-def _floating(values):
+def _floating(values: ArrayLike) -> Array:
     values = jnp.asarray(values)
     return values.astype(jnp.result_type(values, float))
 

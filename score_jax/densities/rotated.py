@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Union
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from score_jax.densities.mixture import GaussianMixture
 from score_jax.errors import UserError
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Given, Key, Scalar
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,7 @@ class Rotated:
     """
 
     density: "Density"
-    basis: np.ndarray
+    basis: Float[np.ndarray, "D D"]
 
     def __post_init__(self):
         basis, d = np.asarray(self.basis, np.float64), len(self.density.mean())
@@ -31,33 +33,35 @@ class Rotated:
             raise UserError(f"basis must be orthonormal, got max |QᵀQ - I| = {error:.2g}")
         object.__setattr__(self, "basis", basis)
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Float[Given, " D"]) -> Float[Array, ""]:
         """log p(x) in nats at one point x [D]."""
         return self.density.log_prob(x @ self.basis)
 
-    def score(self, x: Array) -> Array:
+    def score(self, x: Float[Given, " D"]) -> Float[Array, " D"]:
         """∇ log p(x) [D] at one point x [D]: Q times the score at Qᵀ x."""
-        return self.basis @ self.density.score(x @ self.basis)
+        return jnp.matmul(self.basis, self.density.score(x @ self.basis))
 
-    def sample(self, key: Key) -> Array:
+    def sample(self, key: Key) -> Float[Array, " D"]:
         """One draw [D]."""
-        return self.basis @ self.density.sample(key)
+        return jnp.matmul(self.basis, self.density.sample(key))
 
     def noised(self, alpha: Scalar, sigma: Scalar) -> "Rotated":
         """The exact density of α x + σ ε for x ~ p, ε ~ N(0, I)."""
         return Rotated(self.density.noised(alpha, sigma), self.basis)
 
-    def posterior_mean(self, x: Array, alpha: Scalar, sigma: Scalar) -> Array:
+    def posterior_mean(
+        self, x: Float[Given, " D"], alpha: Scalar, sigma: Scalar
+    ) -> Float[Array, " D"]:
         """E[x_0 | α x_0 + σ ε = x] [D] for x_0 ~ p, at one point x [D]."""
-        return self.basis @ self.density.posterior_mean(x @ self.basis, alpha, sigma)
+        return jnp.matmul(self.basis, self.density.posterior_mean(x @ self.basis, alpha, sigma))
 
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, " D"]:
         """E[x] [D]."""
-        return self.basis @ self.density.mean()
+        return jnp.matmul(self.basis, self.density.mean())
 
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "D D"]:
         """Cov[x] [D, D]."""
-        return self.basis @ self.density.covariance() @ self.basis.T
+        return jnp.matmul(self.basis, self.density.covariance()) @ self.basis.T
 
 
 Density = Union[GaussianMixture, Rotated]  # noqa: UP007 (quoted above, before it exists)

@@ -1,7 +1,7 @@
 """The toy data sets, each a density that is known exactly.
 
 The curves are Gaussian mixtures with equal components strung along them, so dense against
-their standard deviation that the density along the curve is constant to 1e-6: components a
+their standard deviation that the density along the curve is constant to rounding: components a
 distance h apart make it ripple by 2 exp(-2π² s²/h²) (Poisson's summation formula).
 """
 

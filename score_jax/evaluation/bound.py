@@ -73,7 +73,8 @@ def evaluate(
     total, _ = standard_errors(terms.sum(2), None)
     means = terms.mean((0, 1))
     errors = terms.mean(1).std(0, ddof=1) / math.sqrt(n) if n > 1 else np.zeros_like(means)
-    levels = np.arange(1, process.levels + 1) / process.levels
+    steps = require_ladder(process)
+    levels = np.arange(1, steps + 1) / steps
     found = {
         unit: float(means.sum()),
         "standard_error": total,
@@ -85,7 +86,7 @@ def evaluate(
         "examples": n,
         "data": data.name,
         "dimensions": dimensions,
-        "network_evaluations_per_example": float(process.levels * options.repeats),
+        "network_evaluations_per_example": float(steps * options.repeats),
         "made": made,
     }
     if leads():

@@ -5,6 +5,7 @@ beside the same distance for real against real images.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -69,7 +70,8 @@ def classifier_features(
 def _ask(batch):
     def ask(params, x):
         module = Classifier(params["logits"]["bias"].size)
-        logits, features = module.apply({"params": params}, _scaled(x)[None])
+        answer: Any = module.apply({"params": params}, _scaled(x)[None])
+        logits, features = answer
         return features[0], logits[0]
 
     return in_batches(ask, batch)

@@ -221,7 +221,7 @@ def same_number(
     """
     real = reference.some
     m = 0 if real is None else min(n, len(real.values) // 2)
-    if m < 2:
+    if real is None or m < 2:
         return m, {}
     noise = extractor.extract(_noise(experiment, m))
     return m, {"real_against_real": rows(real, m, 2 * m), "noise_against_real": noise}
@@ -245,7 +245,8 @@ def _noise(experiment: Experiment, n: int) -> np.ndarray:
     shape = (n, *experiment.data.shape)
     if experiment.data.is_images:
         return rng.integers(0, 256, shape, dtype=np.uint8)
-    return np.float32(float(experiment.process.sigma(1.0)) * rng.standard_normal(shape))
+    noise = float(experiment.process.sigma(1.0)) * rng.standard_normal(shape)
+    return noise.astype(np.float32)
 
 
 def _held_out(experiment: Experiment, params: Params) -> dict[str, Any] | None:

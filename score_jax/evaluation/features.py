@@ -49,6 +49,7 @@ def as_arrays(features: Features) -> dict[str, np.ndarray]:
 
 
 def from_arrays(found: Mapping[str, np.ndarray]) -> Features:
+    """The inverse of `as_arrays`."""
     return Features(found["features"], found.get("logits"))
 
 
@@ -111,7 +112,7 @@ def _inception(path):
         "" if weights.published else " (weights from safetensors, not checked against any checksum)"
     )
     identity = {"features": "inception", "sha256": weights.sha256}
-    extract = lambda x: Features(*inception.inception_features(weights.params, x))
+    extract = lambda x: Features(*map(np.asarray, inception.inception_features(weights.params, x)))
     return Extractor("inception", name, identity, extract)
 
 

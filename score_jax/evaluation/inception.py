@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.parallel import join, over_examples, replicated, rounded_up, split
-from score_jax.types import Array
+from score_jax.types import Array, Given
 
 SIZE = 299  # pixels, both ways
 FEATURES = 2048
@@ -30,8 +30,10 @@ EXACT = jax.lax.Precision.HIGHEST  # GPUs and TPUs would round the factors of a 
 
 
 class Answer(NamedTuple):
-    features: Array  # [B, 2048], the mean over the image of the last block: "pool_3"
-    logits: Array  # [B, 1008], without bias
+    """What Inception says about images."""
+
+    features: Given  # [B, 2048], the mean over the image of the last block: "pool_3"
+    logits: Given  # [B, 1008], without bias
 
 
 class Inception(nn.Module):

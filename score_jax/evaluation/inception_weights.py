@@ -35,6 +35,8 @@ FOLDED = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_
 
 
 class Weights(NamedTuple):
+    """Inception's parameters, and how they are known again."""
+
     params: Any  # of `Inception`, float32
     sha256: str  # of the tensors: names, shapes and float32 values
     published: bool  # the file is the published one, byte for byte
@@ -85,7 +87,7 @@ def _sha256_of(tensors: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor, "<f4"))
+        digest.update(np.ascontiguousarray(tensor, "<f4").data)
     return digest.hexdigest()
 
 
@@ -96,7 +98,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
     """
     x = jnp.zeros((1, SIZE, SIZE, 3))
     params = jax.eval_shape(lambda: Inception().init(jax.random.key(0), x))["params"]
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, leaf in flatten_dict(params, sep=".").items():
         layer, kind = name.rsplit(".", 1)
         if layer == "fc":

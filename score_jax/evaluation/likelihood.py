@@ -74,13 +74,13 @@ def evaluate(
     if data.is_images:
         unit, per_nat = "bits_per_dim", 1.0 / (dimensions * math.log(2.0))
         width = (1.0 - experiment.encoding.low) / 256.0
-        values = bits_per_dim(result.log_prob, dimensions, width)
+        values = np.asarray(bits_per_dim(result.log_prob, dimensions, width))
     else:
         unit, per_nat = "nats_per_dim", 1.0 / dimensions
-        values = -result.log_prob * per_nat
+        values = np.asarray(-result.log_prob * per_nat)
     # One probe cannot tell its own error; the exact trace has none.
     known = options.trace == "exact" or options.probes > 1
-    probes = result.standard_error * per_nat if known else None
+    probes = np.asarray(result.standard_error * per_nat) if known else None
     total, parts = standard_errors(values, probes)
     found = {
         unit: float(values.mean()),

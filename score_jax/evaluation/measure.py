@@ -56,27 +56,29 @@ def compare(
     """
     frechet, kernel, score = NAMES[kind == "inception"]
     a = samples.values
-    n = 0 if real is None else min(len(a), len(real), PAIRED)
-    pair = functools.cache(lambda metric: metric(a[:n], real[:n]))  # two figures of each
+    b = a[:0] if real is None else real  # nothing asks for it then
+    logits = a[:0] if samples.logits is None else samples.logits
+    n = min(len(a), len(b), PAIRED)
+    pair = functools.cache(lambda metric: metric(a[:n], b[:n]))  # two figures of each
     unknown = "the reference holds mean and covariance only" if real is None else None
     no_logits = "these features come without logits" if samples.logits is None else None
     of_rng = lambda: np.random.default_rng(0)
 
     def discrepancy():
-        h = median_distance(real, real) if bandwidth is None else bandwidth
-        return maximum_mean_discrepancy(a[:n], real[:n], bandwidth=h)._asdict() | {"bandwidth": h}
+        h = median_distance(b, b) if bandwidth is None else bandwidth
+        return maximum_mean_discrepancy(a[:n], b[:n], bandwidth=h)._asdict() | {"bandwidth": h}
 
     rows: dict[str, tuple[str | None, Callable[[], Any]]] = {
         frechet: (None, lambda: frechet_distance_of_moments(moments(a), reference)),
-        kernel: (unknown, lambda: kernel_distance(a, real, rng=of_rng())),
-        score: (no_logits, lambda: inception_score(samples.logits, rng=of_rng())),
+        kernel: (unknown, lambda: kernel_distance(a, b, rng=of_rng())),
+        score: (no_logits, lambda: inception_score(logits, rng=of_rng())),
         "precision": (unknown, lambda: pair(precision_recall).precision),
         "recall": (unknown, lambda: pair(precision_recall).recall),
         "density": (unknown, lambda: pair(density_coverage).density),
         "coverage": (unknown, lambda: pair(density_coverage).coverage),
         "sliced_wasserstein": (
             unknown,
-            lambda: sliced_wasserstein(a[:n], real[:n], projections=200, rng=of_rng()),
+            lambda: sliced_wasserstein(a[:n], b[:n], projections=200, rng=of_rng()),
         ),
         "maximum_mean_discrepancy": (unknown, discrepancy),
     }

@@ -124,6 +124,6 @@ def _write(path: Path, features: Features, settings: dict[str, Any]) -> None:
             partial,
             mu=found.mean,
             sigma=found.covariance,
-            **{name: x[chosen] for name, x in as_arrays(features).items()},
+            **{name: x[chosen] for name, x in as_arrays(features).items()},  # type: ignore[arg-type]  # no allow_pickle
             settings=np.array(json.dumps(settings)),
         )

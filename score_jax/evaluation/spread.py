@@ -24,10 +24,10 @@ def standard_errors(
     probes2 = None if of_probes is None else np.mean(of_probes**2) / (repeats * n)
     within2 = values.var(axis=1, ddof=1).mean() / (repeats * n) if repeats > 1 else None
     root = lambda x: None if x is None else float(np.sqrt(max(x, 0.0)))
-    both = within2 is not None and probes2 is not None
+    less = lambda x, y: None if x is None or y is None else root(x - y)
     parts = {
-        "images": None if None in (total2, within2) else root(total2 - within2),
+        "images": less(total2, within2),
         "probes": root(probes2),
-        "dequantization": root(within2 - probes2) if both else None,
+        "dequantization": less(within2, probes2),
     }
     return root(total2), parts

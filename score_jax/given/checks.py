@@ -26,11 +26,11 @@ def check_told(module: nn.Module, data: Dataset, test: Dataset | None, config: d
     check_classes(module, test, config)
     if not config["model"]["concat_condition"]:
         return
-    theirs = None if test.conditions is None else test.conditions.shape[1:]
-    if theirs != data.conditions.shape[1:]:
+    ours, theirs = (None if x is None else x.shape[1:] for x in (data.conditions, test.conditions))
+    if theirs != ours:
         raise UserError(
             f"config.test: {test.name} has conditions of shape {theirs}, the data {data.name} of "
-            f"{data.conditions.shape[1:]}; they must agree"
+            f"{ours}; they must agree"
         )
 
 

@@ -84,7 +84,7 @@ def interpolated(
         for name, file in (("image", options.image), ("to", to))
     ]
     a, b = (encoded(image, place.encoding) for image, _ in ends)
-    solver = dict(end=end, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
+    solver: dict[str, Any] = dict(end=end, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
     at = lambda fraction: interpolation(place.process, a, b, fraction=fraction, **solver)
     return Given(
         lambda predict: predict,
@@ -96,7 +96,11 @@ def interpolated(
 
 
 _OF_OBSERVATIONS = ("operator", "mask", "observed", "factor", "width", "measurements", "noise")
-GIVEN = {"none": none, "sdedit": sdedit, "interpolation": interpolated, **PREDICTIONS, **SAMPLINGS}
+GIVEN: dict[str, Callable[..., Any]] = {
+    **{"none": none, "sdedit": sdedit, "interpolation": interpolated},
+    **PREDICTIONS,
+    **SAMPLINGS,
+}
 
 
 def unused(name: str) -> set[str]:

@@ -2,9 +2,10 @@
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -106,12 +107,14 @@ def known(options: Guidance, shape: tuple[int, ...], encoding: Encoding) -> Know
         y = _observed(options.observed)
         found = observe(y, operator, options.noise, shape)
         return Known(found, None, _digest(found))
+    assert options.image is not None  # or y would be given
     image = read_image(options.image, "config.guidance.image", shape)
     y = np.asarray(_applied(operator, encoded(image, encoding), options))
     z = jax.random.normal(stream(options.seed, "observation"), y.shape)
     found = observe(y + options.noise * np.asarray(z), operator, options.noise, shape)
     picture = encoding.decode(np.asarray(_seen(options, found, shape))[None])[0]
     if options.operator in (None, "mask"):
+        assert options.mask is not None  # as `_operator` sees to
         where = read_mask(options.mask, "config.guidance.mask", shape)
         picture = np.where(where[..., None], picture, np.uint8(UNKNOWN))
     return Known(found, np.stack([image, picture]), _digest(found))
@@ -127,7 +130,7 @@ def _seen(options, found, shape):
 
 def _digest(found: Observation) -> str:
     """Tells what is known from anything else: by y, the noise, and what A makes of a random x."""
-    x = np.random.default_rng(0).standard_normal(found.shape, np.float32)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(found.shape, np.float32))
     digest = hashlib.sha256(np.float32(found.noise).tobytes())
     for part in (found.y, found.forward(x)):
         digest.update(np.asarray(part, np.float32).tobytes())
@@ -160,16 +163,17 @@ def _operator(options: Guidance, shape: tuple[int, ...]):
             f"config.guidance.operator = {name!r} is for images, and the data are points {shape}; "
             "use 'random' or a Python file of yours with operator(x)"
         )
+    given: Any = getattr(options, needed) if needed is not None else None
     if name == "mask":
-        where = read_mask(options.mask, "config.guidance.mask", shape)
+        where = read_mask(given, "config.guidance.mask", shape)
         return mask(np.broadcast_to(where[..., None], shape))
     if name == "gray":
         return gray()
     if name == "downsample":
-        return downsample(options.factor)
+        return downsample(given)
     if name == "blur":
-        return blur(options.width)
-    return random_projection(options.seed, options.measurements, shape)
+        return blur(given)
+    return random_projection(options.seed, given, shape)
 
 
 def _applied(operator, x_0, options):

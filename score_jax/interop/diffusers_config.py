@@ -280,8 +280,9 @@ def _groups(module, widths):
     joined = {a + b for a, b in zip(widths, widths[1:])} | {2 * width for width in widths}
     found = {norm(width).num_groups for width in {*widths, *joined}}
     if len(found) > 1:
+        groups = ", ".join(map(str, sorted(found, key=lambda n: n or 0)))
         raise UserError(
             f"model.groups = {module.groups} with group_size = {module.group_size}: the norms have "
-            f"{', '.join(map(str, sorted(found)))} groups, those of a UNet2DModel all as many"
+            f"{groups} groups, those of a UNet2DModel all as many"
         )
     return found.pop()

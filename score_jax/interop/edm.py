@@ -39,6 +39,7 @@ def source(path: Path) -> Source:
 
 
 def unused(module: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those of these names that EDM saves and never uses."""
     return [name for name in names if re.search(UNUSED, name)]
 
 

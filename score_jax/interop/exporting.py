@@ -1,6 +1,7 @@
 """A run of ours as a folder that diffusers loads."""
 
 from pathlib import Path
+from typing import Any
 
 from score_jax import config as configs
 from score_jax.build import build
@@ -29,9 +30,9 @@ def export_to_diffusers(workdir: Path, folder: Path) -> None:
     experiment = build(sections | plain)
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         state, _ = checkpoints.restore(like=create(experiment))
-    told = experiment.config
+    told: dict[str, Any] | None = experiment.config
     try:
-        scheduler_config(told)
+        scheduler_config(experiment.config)
     except UserError as error:
         print(f"without a scheduler_config.json: {error}", flush=True)
         told = None

@@ -79,9 +79,9 @@ def import_weights(
 
     chosen = weights if weights in found.sets else next(iter(found.sets))
     both = "model" in found.sets and chosen != "model"
-    parts = (ours("model"), ours(chosen)) if both else (ours(chosen), None)
-    state = [TrainState(np.int32(found.step), *parts, None)]
-    del parts
+    params, ema = (ours("model"), ours(chosen)) if both else (ours(chosen), None)
+    state = [TrainState(np.int32(found.step), params, ema, None)]
+    del params, ema
     with _made_whole(workdir) as partial:
         with open_workdir(partial, experiment.config, "import", experiment.data):
             with Checkpoints(partial, experiment.training) as checkpoints:

@@ -28,6 +28,8 @@ class Layout(NamedTuple):
 
 
 class Rule(NamedTuple):
+    """Which of their tensors is which of ours, and how its axes go."""
+
     theirs: str
     ours: str
     layout: Layout
@@ -64,7 +66,7 @@ def _depth(path) -> int:
 
 def calls(module: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Module]]:
     """(name, submodule) of a network in the order in which they are called; computes nothing."""
-    found = {}
+    found: dict[str, nn.Module] = {}
 
     def note(call, args, kwargs, context):
         path = context.module.path
@@ -103,7 +105,8 @@ def convert(
     unmade = sorted(set(parameters) - {rule.ours for rule in rules})
     missing = sorted({rule.theirs for rule in rules} - set(tensors))
     left_over = sorted(set(tensors) - {rule.theirs for rule in rules} - set(ignored))
-    wrong, bad, params = [], [], {}
+    wrong, bad = [], []
+    params: dict[str, Any] = {}
     for rule in rules if not missing else ():
         expected, array = parameters[rule.ours], _array(tensors, rule.theirs)
         try:
@@ -157,6 +160,7 @@ def export(rules: Iterable[Rule], params: Mapping[str, Any]) -> dict[str, np.nda
     """Their tensors from our parameters, by rules that can be reversed."""
     found = {}
     for rule in rules:
+        assert rule.layout.to_theirs is not None
         value = params
         for part in rule.ours.split("/"):
             value = value[part]

@@ -53,6 +53,7 @@ class Names(NamedTuple):
     flax: str
 
     def inner(self, ours: str, torch: str, flax: str) -> "Names":
+        """The names of a layer inside this one."""
         return Names(f"{self.ours}/{ours}", f"{self.torch}.{torch}", f"{self.flax}/{flax}")
 
 

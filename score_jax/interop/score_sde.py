@@ -106,7 +106,8 @@ def flax_rules(module: nn.Module, shape: tuple[int, ...], parameters: Shapes) ->
     """The rules of the parameters of score_sde, flattened with /."""
     if ncsn.is_ours(module):
         return (yield from ncsn.flax_rules(module, shape, parameters))
-    seen, doubled = Counter(), _doubled(module)
+    seen: Counter[str] = Counter()
+    doubled = _doubled(module)
     for name, kind_of_layer, parts in layers(module, shape):
         theirs_here = f"{kind_of_layer}_{seen[kind_of_layer]}"
         seen[kind_of_layer] += 2 if kind_of_layer in doubled else 1

@@ -21,7 +21,7 @@ class Source(NamedTuple):
     sections: a whole config, where it tells that.
     """
 
-    sets: dict[str, Tensors]
+    sets: Mapping[str, Tensors]
     rules: Callable[..., Iterable[Rule]]
     step: int = 0
     unused: Callable[..., Iterable[str]] = lambda module, names: ()
@@ -50,7 +50,7 @@ def named(found: Any, path: Path) -> Tensors:
 
 def flattened(tree: Mapping[str, Any], between: str, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one, the names joined."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             found |= flattened(value, between, f"{prefix}{name}{between}")

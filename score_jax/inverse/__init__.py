@@ -4,10 +4,19 @@ PREDICTIONS maps a name to (predict, process, observation, **options) -> Predict
 (sampler, process, observation, **options) -> Sampler.
 """
 
+from collections.abc import Callable
+
 from score_jax.inverse.dps import dps
 from score_jax.inverse.gaussian import mmps, pigdm
 from score_jax.inverse.replacement import repaint, replacement
 from score_jax.inverse.twisted import twisted
+from score_jax.predictions import PredictFn
+from score_jax.samplers.base import Sampler
 
-PREDICTIONS = {"pigdm": pigdm, "mmps": mmps}
-SAMPLINGS = {"replacement": replacement, "repaint": repaint, "dps": dps, "twisted": twisted}
+PREDICTIONS: dict[str, Callable[..., PredictFn]] = {"pigdm": pigdm, "mmps": mmps}
+SAMPLINGS: dict[str, Callable[..., Sampler]] = {
+    "replacement": replacement,
+    "repaint": repaint,
+    "dps": dps,
+    "twisted": twisted,
+}

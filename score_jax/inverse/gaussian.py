@@ -17,14 +17,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError
 from score_jax.inverse.observation import ITERATIONS, Observation, solve
 from score_jax.predictions import PredictFn, Prediction, shifted
 from score_jax.processes import GaussianProcess
-from score_jax.types import Array, Scalar
+from score_jax.types import Array, Example, Scalar
 
-Twist = Callable[[Array, Scalar], tuple[Prediction, Prediction, Array]]
+Twist = Callable[[Float[Array, "*shape"], Scalar], tuple[Prediction, Prediction, Float[Array, ""]]]
 
 
 def pigdm(
@@ -115,7 +116,7 @@ def mmps(
     if not tolerance >= 0.0:
         raise UserError(f"mmps.tolerance must be at least 0, got {tolerance}")
 
-    def guided(x, t):
+    def guided(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
         prediction, residual, pull = linearized(predict, observation, x, t)
         scale = process.sigma(t) ** 2 / process.alpha(t)  # V = scale J
         noise2 = observation.noise**2 / scale
@@ -127,15 +128,15 @@ def mmps(
 
 
 def linearized(
-    predict: PredictFn, observation: Observation, x: Array, t: Scalar
-) -> tuple[Prediction, Array, Callable[[Array], Array]]:
+    predict: PredictFn, observation: Observation, x: Float[Array, "*shape"], t: Scalar
+) -> tuple[Prediction, Float[Array, "*seen"], Callable[[Example], Float[Array, "*shape"]]]:
     """(prediction, y - A x0, v -> Jᵀ v with J = ∂x0/∂x), predict called once."""
 
-    def x0(x):
+    def asked(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Prediction]:
         prediction = predict(x, t)
         return prediction.x0, prediction
 
-    x0, pull, prediction = jax.vjp(x0, x, has_aux=True)
+    x0, pull, prediction = jax.vjp(asked, x, has_aux=True)
     return prediction, observation.residual(x0), lambda v: pull(v)[0]
 
 

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int, Real
 
 from score_jax.errors import UserError, shortened
 from score_jax.samplers.base import Sampler
-from score_jax.types import Array
+from score_jax.types import Array, Example, Given, Integer
 
 MISMATCH = 1e-4  # relative: float32 makes 1e-6 of it, a wrong function 1e-2 and more
 ITERATIONS = 100  # of systems of A alone, without a network in them
@@ -28,23 +29,26 @@ class Observation(NamedTuple):
     standard deviation, in the units of x; 0 for an exact observation. shape: x's.
     """
 
-    y: Array
-    forward: Callable[[Array], Array]
+    y: Float[Array, "*seen"]
+    forward: Callable[[Float[Array, "*shape"]], Float[Array, "*seen"]]
     noise: float
     shape: tuple[int, ...]
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Float[Given, "*seen"]) -> Float[Array, "*shape"]:
         """Aᵀ y [shape], for y of the observation's shape."""
         out, pull = jax.vjp(self.forward, jnp.zeros(self.shape, self.y.dtype))
         return pull(jnp.asarray(y, out.dtype))[0]
 
-    def residual(self, x: Array) -> Array:
+    def residual(self, x: Example) -> Float[Array, "*seen"]:
         """y - A x, of y's shape, for x [shape]."""
-        return self.y - self.forward(x)
+        return self.y - self.forward(jnp.asarray(x))
 
 
 def observe(
-    y: Array, forward: Callable[[Array], Array], noise: float, shape: tuple[int, ...]
+    y: Real[Given, "*seen"],
+    forward: Callable[[Float[Array, "*shape"]], Float[Array, "*seen"]],
+    noise: float,
+    shape: tuple[int, ...],
 ) -> Observation:
     """The Observation, checked; outside of compiled programs.
 
@@ -64,7 +68,7 @@ def observe(
     return observation
 
 
-def pseudo_inverse(observation: Observation, r: Array) -> Array:
+def pseudo_inverse(observation: Observation, r: Float[Given, "*seen"]) -> Float[Array, "*shape"]:
     """A⁺ r = Aᵀ (A Aᵀ)⁻¹ r [shape]: of all x with A x = r the smallest, r of y's shape.
 
     By `solve`, to rounding or 100 iterations; exact in one iteration where A Aᵀ is a multiple of
@@ -72,27 +76,31 @@ def pseudo_inverse(observation: Observation, r: Array) -> Array:
     the least |A x - r|. 0 where nothing is observed.
     """
     return observation.adjoint(
-        solve(lambda v: observation.forward(observation.adjoint(v)), r, iterations=ITERATIONS)
+        solve(
+            lambda v: observation.forward(observation.adjoint(v)),
+            jnp.asarray(r),
+            iterations=ITERATIONS,
+        )
     )
 
 
 class _Search(NamedTuple):
-    u: Array
-    r: Array  # b - M u
-    p: Array  # the last direction
-    q: Array  # M p
-    i: Array
-    norm: Array  # the most by which M has enlarged a residual so far, squared
-    moved: Array  # whether the last iteration changed u
+    u: Float[Array, "*shape"]
+    r: Float[Array, "*shape"]  # b - M u
+    p: Float[Array, "*shape"]  # the last direction
+    q: Float[Array, "*shape"]  # M p
+    i: Int[Array, ""]
+    norm: Float[Array, ""]  # the most by which M has enlarged a residual so far, squared
+    moved: Bool[Array, ""]  # whether the last iteration changed u
 
 
 def solve(
-    product: Callable[[Array], Array],
-    b: Array,
+    product: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]],
+    b: Float[Array, "*shape"],
     *,
-    iterations: int,
+    iterations: Integer,
     tolerance: float | None = None,
-) -> Array:
+) -> Float[Array, "*shape"]:
     """u with M u = b, M given by v -> M v on arrays of b's shape, by conjugate residuals.
 
     Each iteration costs one product and makes |b - M u| as small as its direction allows,
@@ -110,7 +118,7 @@ def solve(
     `iterations`, or where a direction leads nowhere: where M is singular and b not in its range.
     Not to be differentiated in reverse: its loop has no fixed length.
     """
-    rounding = 10 * jnp.finfo(b.dtype).eps
+    rounding = float(10 * jnp.finfo(b.dtype).eps)
     tolerance = rounding if tolerance is None else tolerance
     largest = jnp.max(jnp.abs(b), initial=0.0)
     size = jnp.where(largest == 0.0, 1.0, largest)  # NaN stays NaN

@@ -12,17 +12,19 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from score_jax.errors import UserError
 from score_jax.limits import check_memory
-from score_jax.types import Array
+from score_jax.types import Array, Example, Given
 
-Operator = Callable[[Array], Array]
+Operator = Callable[[Example], Float[Array, "..."]]
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
-def mask(known: np.ndarray) -> Operator:
+def mask(known: ArrayLike) -> Operator:
     """x -> its known entries, in x's order, [n]: inpainting.
 
     known: booleans (or 0 and 1) of x's shape, or without its last axis: one for each pixel. On
@@ -37,14 +39,14 @@ def mask(known: np.ndarray) -> Operator:
         raise UserError("mask needs booleans, or 0 for unknown and 1 for known")
     known = known.astype(bool)
 
-    def forward(x):
+    def forward(x: Example) -> Float[Array, " known"]:
         if known.shape not in (x.shape, x.shape[:-1]):
             raise UserError(
                 f"a mask of shape {known.shape} does not fit x of shape {x.shape}; it must have "
                 "x's shape, or that without the last axis"
             )
         each = known if known.shape == x.shape else known[..., None]
-        return x.ravel()[np.flatnonzero(np.broadcast_to(each, x.shape))]
+        return jnp.asarray(x).ravel()[np.flatnonzero(np.broadcast_to(each, x.shape))]
 
     return forward
 
@@ -60,7 +62,7 @@ def gray(weights: tuple[float, float, float] = LUMINANCE) -> Operator:
         raise UserError(f"gray needs three weights, not negative and not all 0, got {weights}")
     given = given / given.sum()
 
-    def forward(x):
+    def forward(x: Float[Given, "H W C"]) -> Float[Array, "H W 1"]:
         _check_image("gray", x)
         if x.shape[-1] != 3:
             raise UserError(f"gray needs images of 3 channels, got shape {x.shape}")
@@ -77,14 +79,14 @@ def downsample(factor: int) -> Operator:
     if not factor >= 1:
         raise UserError(f"downsample.factor must be at least 1, got {factor}")
 
-    def forward(x):
+    def forward(x: Float[Given, "H W C"]) -> Float[Array, "h w C"]:
         _check_image("downsample", x)
         h, w, c = x.shape
         if h % factor or w % factor:
             raise UserError(
                 f"downsample.factor = {factor} does not divide the {h} x {w} pixels of x"
             )
-        return x.reshape(h // factor, factor, w // factor, factor, c).mean((1, 3))
+        return jnp.asarray(x).reshape(h // factor, factor, w // factor, factor, c).mean((1, 3))
 
     return forward
 
@@ -101,7 +103,7 @@ def blur(width: float) -> Operator:
     if not 0.0 < width < np.inf:
         raise UserError(f"blur.width must be positive, got {width}")
 
-    def forward(x):
+    def forward(x: Float[Given, "H W C"]) -> Float[Array, "H W C"]:
         _check_image("blur", x)
         rows, columns = (jnp.asarray(_mirrored(n, width), x.dtype) for n in x.shape[:2])
         return jnp.einsum("ih,jw,hwc->ijc", rows, columns, x, precision="highest")
@@ -127,7 +129,7 @@ def random_projection(seed: int, measurements: int, shape: tuple[int, ...]) -> O
     check_memory(f"random_projection: {measurements} rows of {size}", needed, "take fewer")
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, measurements)))
 
-    def forward(x):
+    def forward(x: Example) -> Float[Array, " measurements"]:
         if x.shape != shape:
             raise UserError(f"this random_projection is of shape {shape}, got x of {x.shape}")
         return jnp.matmul(x.ravel(), jnp.asarray(q, x.dtype), precision="highest")

@@ -10,6 +10,7 @@ from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess, transition
 from score_jax.samplers.base import MOST_STEPS, Sampler
 from score_jax.times import on_host
+from score_jax.types import Given
 
 
 def replacement(sampler: Sampler, process: GaussianProcess, observation: Observation) -> Sampler:
@@ -48,9 +49,9 @@ def replacement(sampler: Sampler, process: GaussianProcess, observation: Observa
     replaced = (c2 >= 0.0).astype(np.float64)
 
     def step(key, predict, x, t, s, *row):
-        *row, alpha, c, replaced = row
+        *own, alpha, c, replaced = row
         ours, fresh = jax.random.split(key)
-        x = sampler.step(ours, predict, x, t, s, *row)
+        x = sampler.step(ours, predict, x, t, s, *own)
         z = jax.random.normal(fresh, x.shape, x.dtype)
         wrong = alpha * observation.y + observation.forward(c * z - x)
         return x + replaced * pseudo_inverse(observation, wrong)
@@ -117,16 +118,16 @@ def repaint(
     a[up], b[up] = noised
 
     def step(key, predict, x, t, s, *row):
-        *row, a, b = row
+        *own, a, b = row
         ours, fresh = jax.random.split(key)
-        x = replaced.step(ours, predict, x, t, s, *row)
+        x = replaced.step(ours, predict, x, t, s, *own)
         return a * x + b * jax.random.normal(fresh, x.shape, x.dtype)
 
     schedule = (*(column[order] for column in replaced.schedule), a, b)
     return replaced._replace(schedule=schedule, step=step)
 
 
-def _back_to(t: np.ndarray, segment: np.ndarray, repeats: int) -> np.ndarray:
+def _back_to(t: Given, segment: np.ndarray, repeats: int) -> np.ndarray:
     """For each step of a repeated segment the time that x is noised to after it; NaN for none."""
     back_to = np.full((repeats, len(segment)), np.nan)
     back_to[:-1, -1] = t[segment[0]]

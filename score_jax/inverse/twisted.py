@@ -11,12 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from score_jax.errors import UserError
 from score_jax.inverse.gaussian import twist
 from score_jax.inverse.observation import Observation
 from score_jax.processes import GaussianProcess, sample_prior
-from score_jax.samplers.base import Run, Sampler, finish
+from score_jax.samplers.base import Kernel, Run, Sampler, finish
 from score_jax.types import Array, Key
 
 
@@ -26,9 +27,9 @@ class Population(NamedTuple):
     evaluations: how often networks were asked, by all particles.
     """
 
-    x: Array
-    log_weight: Array
-    evaluations: Array
+    x: Float[Array, " K *shape"]
+    log_weight: Float[Array, " K"]
+    evaluations: Int[Array, ""]
 
 
 def twisted(
@@ -67,11 +68,12 @@ def twisted(
         reverse_diffusion) and at least one step.
     particles: K. Memory and network evaluations are K times those of one sample: K a step
         (each with its gradient), and K for a denoising end.
-    threshold: 0 never resamples, 1 always does.
+    threshold: resampled is where the effective number of particles, 1/Σw², is below threshold K;
+        0 never does, 1 does unless all weigh the same.
     Raises UserError for another sampler, one that is still to be calibrated, an observation
     without noise, K < 1 and a threshold outside [0, 1].
     """
-    _check(sampler, observation, particles, threshold)
+    kernel = _checked(sampler, observation, particles, threshold)
     first = sampler.first or (lambda key, shape: sample_prior(key, process, shape, sampler.start))
     last = np.arange(sampler.steps) == sampler.steps - 1
 
@@ -87,7 +89,7 @@ def twisted(
 
         def ask(x):
             prediction, guided, log_twist = look(x, t)
-            mean, deviation = sampler.kernel(lambda x, t: prediction, x, t, s, *row)
+            mean, deviation = kernel(lambda x, t: prediction, x, t, s, *row)
             shift = deviation * (guided.score - prediction.score)
             deviation = jnp.broadcast_to(deviation, x.shape)
             return (mean, deviation, shift, log_twist), jnp.asarray(guided.evaluations)
@@ -126,7 +128,9 @@ def twisted(
     )
 
 
-def _resample(key: Key, log_weight: Array, threshold: float) -> tuple[Array, Array]:
+def _resample(
+    key: Key, log_weight: Float[Array, " K"], threshold: float
+) -> tuple[Int[Array, " K"], Float[Array, " K"]]:
     """(which particles go on [K], their log weights): all as they are, or drawn anew.
 
     Systematic: (i + u)/K for i = 1 .. K, u ~ U(-1, 0], in the sums of the weights, so that each
@@ -142,11 +146,14 @@ def _resample(key: Key, log_weight: Array, threshold: float) -> tuple[Array, Arr
     return jnp.where(few, drawn, jnp.arange(count)), kept
 
 
-def _flat(x: Array) -> Array:
+def _flat(x: Float[Array, " K *shape"]) -> Float[Array, "K D"]:
     return x.reshape(len(x), -1)
 
 
-def _check(sampler, observation, particles, threshold):
+def _checked(
+    sampler: Sampler, observation: Observation, particles: int, threshold: float
+) -> Kernel:
+    """The sampler's kernel; raises UserError for what `twisted` cannot do."""
     if sampler.kernel is None:
         raise UserError(
             "twisted needs a sampler whose step is one draw from a normal, since it weighs "
@@ -172,3 +179,4 @@ def _check(sampler, observation, particles, threshold):
         raise UserError(f"particles must be at least 1, got {particles}")
     if not 0 <= threshold <= 1:
         raise UserError(f"threshold must lie in [0, 1], got {threshold}")
+    return sampler.kernel

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.predictions import LINEAR_VIEWS, SIGMA_DATA
@@ -16,7 +17,7 @@ from score_jax.processes import GaussianProcess, diffusion2
 from score_jax.times import make_law
 from score_jax.types import Array, Key, Scalar
 
-LossFn = Callable[..., Array]
+LossFn = Callable[..., Float[Array, ""]]
 
 
 def _edm(process, t, sigma_data):
@@ -25,7 +26,7 @@ def _edm(process, t, sigma_data):
 
 
 # name: (the view whose squared error it weights, None for any; (process, t, sigma_data) -> weight)
-WEIGHTS = {
+WEIGHTS: dict[str, tuple[str | None, Callable[..., Scalar]]] = {
     "one": (None, lambda process, t, sigma_data: 1.0),
     "sigma2": (None, lambda process, t, sigma_data: process.sigma(t) ** 2),
     "likelihood": ("score", lambda process, t, sigma_data: diffusion2(process, t)),
@@ -40,7 +41,7 @@ def training_times(
     at: float | None = None,
     mean: float | None = None,
     std: float | None = None,
-) -> Callable[[Scalar], tuple[Array, Array]]:
+) -> Callable[[Scalar], tuple[Scalar, Scalar]]:
     """u -> (t, w) of `times.make_law`, or always (at, 1): denoising at one noise level.
 
     Raises UserError for `at` outside [0, 1] and for what `make_law` refuses.
@@ -57,7 +58,7 @@ def training_times(
     return lambda u: (jnp.asarray(at, jnp.result_type(float)), 1.0)
 
 
-def split_draw(key: Key, u: Scalar | None) -> tuple[Array, Key]:
+def split_draw(key: Key, u: Scalar | None) -> tuple[Scalar, Key]:
     """(u, a key for the rest): u as given, or drawn."""
     time_key, rest = jax.random.split(key)
     return (jax.random.uniform(time_key) if u is None else u), rest
@@ -65,7 +66,7 @@ def split_draw(key: Key, u: Scalar | None) -> tuple[Array, Key]:
 
 def weight_fn(
     process: GaussianProcess, weight: str, view: str, sigma_data: float = SIGMA_DATA
-) -> Callable[[Scalar], Array]:
+) -> Callable[[Scalar], Scalar]:
     """t -> the weight of a squared error in this view.
 
     Raises UserError for an unknown name, and for a weight that belongs to another view.

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 import jax
+from jaxtyping import Float
 
-from score_jax.losses.base import split_draw, training_times
+from score_jax.losses.base import LossFn, split_draw, training_times
 from score_jax.processes import GaussianProcess, add_noise
-from score_jax.types import Array
+from score_jax.types import Array, Example, Key, Scalar
+
+# (x_t, t) -> log p(c | x_t), a scalar, in nats
+LogProb = Callable[[Float[Array, "*shape"], Scalar], Float[Array, ""]]
 
 
 def cross_entropy(
@@ -15,7 +19,7 @@ def cross_entropy(
     law: str = "uniform",
     law_mean: float | None = None,
     law_std: float | None = None,
-) -> Callable[..., Array]:
+) -> LossFn:
     """-log p_θ(c | x_t) in nats, x_t = α x_0 + σ ε, for a fresh t ~ law and ε ~ N(0, I).
 
         loss = cross_entropy(process, law="uniform")
@@ -33,7 +37,9 @@ def cross_entropy(
     """
     time_of = training_times(process, law, mean=law_mean, std=law_std)
 
-    def loss(key, log_prob, x_0, u=None):
+    def loss(
+        key: Key, log_prob: LogProb, x_0: Example, u: Scalar | None = None
+    ) -> Float[Array, ""]:
         u, noise_key = split_draw(key, u)
         t, factor = time_of(u)
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)

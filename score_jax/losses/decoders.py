@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
+from jaxtyping import Float
 
 from score_jax.errors import UserError
-from score_jax.types import Array
+from score_jax.types import Array, Example, Scalar
 
 
 class Decoder(NamedTuple):
@@ -22,7 +23,7 @@ class Decoder(NamedTuple):
     "small" (clipped, see `variances.small_log_variance`) or "large".
     """
 
-    log_prob: Callable[[Array, Array, Array], Array]
+    log_prob: Callable[[Example, Example | float, Scalar | Example], Float[Array, ""]]
     fixed: str
 
 
@@ -41,7 +42,9 @@ def discretized_gaussian(low: float = -1.0, high: float = 1.0, gray_levels: int 
         raise UserError(f"gray_levels must be at least 2, got {gray_levels}")
     half = 0.5 * (high - low) / (gray_levels - 1)
 
-    def log_prob(x_0, mean, log_variance):
+    def log_prob(
+        x_0: Example, mean: Example | float, log_variance: Scalar | Example
+    ) -> Float[Array, ""]:
         scale = jnp.exp(-0.5 * log_variance)
         lower, upper = scale * (x_0 - half - mean), scale * (x_0 + half - mean)
         first, last = x_0 < low + half, x_0 > high - half
@@ -51,7 +54,7 @@ def discretized_gaussian(low: float = -1.0, high: float = 1.0, gray_levels: int 
     return Decoder(log_prob, "small")
 
 
-def log_normal_mass(lower: Array, upper: Array) -> Array:
+def log_normal_mass(lower: Example, upper: Example) -> Float[Array, "*shape"]:
     """log (Φ(upper) - Φ(lower)) for lower < upper, precise in both tails."""
     mirrored = lower + upper > 0.0
     lower, upper = jnp.where(mirrored, -upper, lower), jnp.where(mirrored, -lower, upper)
@@ -60,7 +63,9 @@ def log_normal_mass(lower: Array, upper: Array) -> Array:
     return log_upper + jnp.log(-jnp.expm1(-gap))
 
 
-def _log_density(x_0, mean, log_variance):
+def _log_density(
+    x_0: Example, mean: Example | float, log_variance: Scalar | Example
+) -> Float[Array, ""]:
     error2 = (x_0 - mean) ** 2 * jnp.exp(-log_variance)
     return -0.5 * jnp.sum(error2 + log_variance + math.log(2.0 * math.pi))
 

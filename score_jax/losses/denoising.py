@@ -13,11 +13,13 @@ and with which weight. NCSN's loss and DDPM's are the same error, seen twice:
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.losses.base import LossFn, split_draw, training_times, weight_fn
-from score_jax.predictions import SIGMA_DATA, express, target
+from score_jax.predictions import SIGMA_DATA, PredictFn, express, target
 from score_jax.processes import GaussianProcess, add_noise
+from score_jax.types import Array, Example, Key, Scalar
 
 REDUCTIONS = {
     "mean": lambda error: jnp.mean(error**2),
@@ -78,7 +80,9 @@ def denoising(
             f"got {type(process).__name__}; use 'eps'"
         )
 
-    def loss(key, predict, x_0, u=None):
+    def loss(
+        key: Key, predict: PredictFn, x_0: Example, u: Scalar | None = None
+    ) -> Float[Array, ""]:
         u, noise_key = split_draw(key, u)
         t, factor = time_of(u)
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)

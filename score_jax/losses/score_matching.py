@@ -19,14 +19,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from score_jax.densities import DENSITIES, Density
 from score_jax.errors import UserError, unknown
 from score_jax.limits import check_at_most
 from score_jax.losses.base import LossFn, split_draw, training_times, weight_fn
+from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, add_noise
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Example, Key, Scalar
 
+Score = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]  # at one time: x -> score
 MOST_PROJECTIONS = 10_000  # of each example, all at a time
 DIRECTIONS = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 
@@ -42,17 +45,29 @@ def explicit(
     """½ w(t) |s(x, t) - ∇ log p_t(x)|², p_t the law of α x_0 + σ ε for x_0 ~ density.
 
     Hyvärinen 2005 (JMLR 6), equation 2. Half the Fisher divergence, so 0 at the exact score.
-    density: a name in densities.DENSITIES, or a density: with `parzen(data, 0.0)` the data
-        themselves, whose p_t is their kernel density estimate of bandwidth σ (Vincent 2011).
+    density: a name in densities.DENSITIES; for any other density see `explicit_of`.
     law, at, weight: as in `denoising`, the errors being those of the score.
     Raises UserError for an unknown name, `at` outside [0, 1] or without noise where the density
     is singular, a law that the process cannot have, and a weight that belongs to another view.
     """
-    if isinstance(density, str):
-        if density not in DENSITIES:
-            raise unknown("loss.density", density, DENSITIES)
-        density = DENSITIES[density]()
+    if density not in DENSITIES:
+        raise unknown("loss.density", density, DENSITIES)
+    return explicit_of(process, DENSITIES[density](), law=law, at=at, weight=weight)
 
+
+def explicit_of(
+    process: GaussianProcess,
+    density: Density,
+    *,
+    law: str = "uniform",
+    at: float | None = None,
+    weight: str = "one",
+) -> LossFn:
+    """`explicit` of a density.
+
+    With `parzen(data, 0.0)` it is that of the data themselves, whose p_t is their kernel density
+    estimate of bandwidth σ (Vincent 2011). Options and errors as in `explicit`.
+    """
     exact_score = lambda x, t: density.noised(process.alpha(t), process.sigma(t)).score(x)
 
     def objective(key, score, x, t):
@@ -99,7 +114,7 @@ def sliced(
 
     Song, Garg, Shi & Ermon 2019 (arXiv 1905.07088), equation 8 and its variance-reduced form
     (SSM-VR), whose second term has its expectation over v taken exactly. The derivative is
-    taken along v (forward over reverse).
+    taken along v: one product with the Jacobian each.
     projections: how many v are averaged over.
     directions: "rademacher" (±1 in each coordinate) or "gaussian"; E v vᵀ = I for both, and
         the trace of a diagonal J is exact with the first.
@@ -158,8 +173,11 @@ def finite_difference(
 
 
 def fisher_divergence(
-    key: Key, score: Callable[[Array], Array], density: Density, n: int
-) -> tuple[Array, Array]:
+    key: Key,
+    score: Score,
+    density: Density,
+    n: int,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(estimate, standard error) of E_{x ~ density} |score(x) - ∇ log density(x)|².
 
     The mean over n draws; units of 1/x². Raises UserError for n below 2.
@@ -175,14 +193,21 @@ def fisher_divergence(
     return squares.mean(), squares.std(ddof=1) / n**0.5
 
 
-Objective = Callable[[Key, Callable[[Array], Array], Array, Scalar], Array]
+Objective = Callable[
+    [Key, Score, Example, Scalar],
+    Float[Array, ""],
+]
 
 
-def _at_noised_data(process, objective: Objective, law, at, weight) -> LossFn:
+def _at_noised_data(
+    process: GaussianProcess, objective: Objective, law: str, at: float | None, weight: str
+) -> LossFn:
     """The LossFn of an objective (key, score, x, t) -> scalar, at x = α x_0 + σ ε."""
     time_of, weigh = training_times(process, law, at), weight_fn(process, weight, "score")
 
-    def loss(key, predict, x_0, u=None):
+    def loss(
+        key: Key, predict: PredictFn, x_0: Example, u: Scalar | None = None
+    ) -> Float[Array, ""]:
         u, rest = split_draw(key, u)
         t, factor = time_of(u)
         noise_key, objective_key = jax.random.split(rest)
@@ -194,7 +219,7 @@ def _at_noised_data(process, objective: Objective, law, at, weight) -> LossFn:
     return loss
 
 
-def _directional(score, x, directions) -> tuple[Array, Array]:
+def _directional(score: Score, x: Example, directions: Array) -> tuple[Array, Array]:
     """s(x) and J v for every v of directions [M, ...]."""
     along = lambda v: jax.jvp(score, (x,), (v,))
     return jax.vmap(along, out_axes=(None, 0))(directions)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.losses.base import LossFn, split_draw
@@ -26,7 +27,7 @@ from score_jax.losses.decoders import Decoder, discretized_gaussian, gaussian
 from score_jax.predictions import PredictFn, Prediction
 from score_jax.processes import GaussianProcess, add_noise, posterior
 from score_jax.times import ladder_law
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Example, Given, Key, Scalar
 from score_jax.variances import reverse_log_variance, small_log_variance
 
 
@@ -37,16 +38,16 @@ class Bound(NamedTuple):
     reconstruction: L_0. The last two are unbiased: one draw of x_t at each level.
     """
 
-    prior: Array
-    transitions: Array
-    reconstruction: Array
+    prior: Float[Array, ""]
+    transitions: Float[Array, " N-1"]
+    reconstruction: Float[Array, ""]
 
     @property
-    def total(self) -> Array:
+    def total(self) -> Float[Array, ""]:
         """The bound of -log p(x_0), in nats."""
         return self.prior + jnp.sum(self.transitions) + self.reconstruction
 
-    def bits_per_dim(self, dimensions: int) -> Array:
+    def bits_per_dim(self, dimensions: int) -> Float[Array, ""]:
         """total/(D log 2): with a decoder of gray levels a code length, comparable as it is.
 
         With a decoder of continuous data, total is of a density in units of x: for gray levels
@@ -59,11 +60,11 @@ def bound(
     key: Key,
     process: GaussianProcess,
     predict: PredictFn,
-    x_0: Array,
+    x_0: Example,
     *,
     variance: str = "small",
     decoder: Decoder,
-    errors: Array | None = None,
+    errors: Float[Given, " N"] | None = None,
 ) -> Bound:
     """The variational bound of one example x_0, with one network evaluation at each level.
 
@@ -80,9 +81,9 @@ def bound(
     Raises UserError for a process without at least two levels, an unknown variance, learned
     without Prediction.variance, and errors missing or of another shape.
     """
-    require_ladder(process)
-    if errors is not None and jnp.shape(errors) != (process.levels,):
-        raise UserError(f"expected errors [{process.levels}], got shape {jnp.shape(errors)}")
+    levels = require_ladder(process)
+    if errors is not None and jnp.shape(errors) != (levels,):
+        raise UserError(f"expected errors [{levels}], got shape {jnp.shape(errors)}")
 
     def term(level):
         eps = jax.random.normal(jax.random.fold_in(key, level), x_0.shape, x_0.dtype)
@@ -90,38 +91,38 @@ def bound(
         error = None if errors is None else jnp.asarray(errors)[level]
         return level_term(process, prediction, x_0, level, variance, decoder, error)
 
-    terms = jax.lax.map(term, jnp.arange(process.levels))
+    terms = jax.lax.map(term, jnp.arange(levels))
     return Bound(prior_term(process, x_0), terms[1:], terms[0])
 
 
-def prior_term(process: GaussianProcess, x_0: Array) -> Array:
+def prior_term(process: GaussianProcess, x_0: Example) -> Float[Array, ""]:
     """L_T = KL(N(α_1 x_0, σ_1² I) || N(0, σ_1² I)) = |α_1 x_0|²/(2 σ_1²), in nats."""
     return 0.5 * jnp.sum(x_0**2) * jnp.exp(process.logsnr(1.0))
 
 
 def ask(
-    process: GaussianProcess, predict: PredictFn, x_0: Array, eps: Array, level: Scalar
+    process: GaussianProcess, predict: PredictFn, x_0: Example, eps: Example, level: Scalar
 ) -> Prediction:
     """What the network says about x_0 noised to a level."""
-    t = (level + 1.0) / process.levels
+    t = (level + 1.0) / require_ladder(process)
     return predict(add_noise(process, x_0, eps, t), t)
 
 
 def level_term(
     process: GaussianProcess,
     prediction: Prediction,
-    x_0: Array,
+    x_0: Example,
     level: Scalar,
     variance: str,
     decoder: Decoder,
     error: Scalar | None = None,
-) -> Array:
+) -> Float[Array, ""]:
     """The term of the step down from a level, in nats: L_0 from level 0, else L_{t-1}.
 
     The KL divergence is that of two Gaussians, in closed form, whose variances may differ.
     Differentiable, and one formula for all levels, so that a level can be chosen at random.
     """
-    n, share = process.levels, prediction.variance
+    n, share = require_ladder(process), prediction.variance
     last = decoder.fixed if variance in ("small", "large") else variance
     log_last = reverse_log_variance(process, 0.0, 1.0 / n, last, share, error)
     reconstruction = -decoder.log_prob(x_0, prediction.x0, log_last)
@@ -135,7 +136,7 @@ def level_term(
     return jnp.where(level == 0, reconstruction, transition)
 
 
-def gaussian_kl(difference: Array, log_q: Array, log_p: Array) -> Array:
+def gaussian_kl(difference: Example, log_q: Scalar, log_p: Scalar | Example) -> Float[Array, ""]:
     """KL(N(m, e^log_q) || N(m - difference, e^log_p)) in nats, summed over the dimensions.
 
     ½ Σ (v_q/v_p - 1 - log v_q/v_p + difference²/v_p), without cancellation at v_q ≈ v_p.
@@ -144,13 +145,14 @@ def gaussian_kl(difference: Array, log_q: Array, log_p: Array) -> Array:
     return 0.5 * jnp.sum(jnp.expm1(gap) - gap + difference**2 * jnp.exp(-log_p))
 
 
-def require_ladder(process: GaussianProcess) -> None:
-    """Raises UserError unless the process has a ladder of two levels or more."""
+def require_ladder(process: GaussianProcess) -> int:
+    """The number of levels. Raises UserError unless the process has a ladder of at least two."""
     if process.levels is None or process.levels < 2:
         raise UserError(
             "a variational bound needs a process with a ladder (ncsn, ddpm) of at least two "
             f"levels, got {type(process).__name__} with {process.levels or 'no'} levels"
         )
+    return process.levels
 
 
 DECODERS = {
@@ -178,12 +180,14 @@ def variational(
     require_ladder(process)
     if variance not in TRAINED:
         raise unknown("loss.variance", variance, TRAINED)
-    decoder = make_decoder(decoder, centered)
+    last = make_decoder(decoder, centered)
 
-    def loss(key, predict, x_0, u=None):
+    def loss(
+        key: Key, predict: PredictFn, x_0: Example, u: Scalar | None = None
+    ) -> Float[Array, ""]:
         level, eps = draw(key, process, x_0, u)
         prediction = ask(process, predict, x_0, eps, level)
-        return estimate(process, prediction, x_0, level, variance, decoder)
+        return estimate(process, prediction, x_0, level, variance, last)
 
     return loss
 
@@ -208,37 +212,41 @@ def hybrid(
     require_ladder(process)
     if not vlb_weight > 0:
         raise UserError(f"loss.vlb_weight must be positive, got {vlb_weight}")
-    decoder = make_decoder(decoder, centered)
+    last = make_decoder(decoder, centered)
 
-    def loss(key, predict, x_0, u=None):
+    def loss(
+        key: Key, predict: PredictFn, x_0: Example, u: Scalar | None = None
+    ) -> Float[Array, ""]:
         level, eps = draw(key, process, x_0, u)
         prediction = ask(process, predict, x_0, eps, level)
         simple = jnp.mean((eps - prediction.eps) ** 2)
         stopped = jax.lax.stop_gradient(prediction)._replace(variance=prediction.variance)
-        vlb = estimate(process, stopped, x_0, level, "learned", decoder)
+        vlb = estimate(process, stopped, x_0, level, "learned", last)
         return simple + vlb_weight * vlb / math.log(2.0)
 
     return loss
 
 
-def draw(key: Key, process: GaussianProcess, x_0: Array, u: Scalar | None) -> tuple[Array, Array]:
+def draw(
+    key: Key, process: GaussianProcess, x_0: Example, u: Scalar | None
+) -> tuple[Float[Array, ""], Float[Array, "*shape"]]:
     """(a level, uniform over the ladder, and fresh noise)."""
     u, noise_key = split_draw(key, u)
-    level = jnp.round(ladder_law(process, u) * process.levels) - 1.0
+    level = jnp.round(ladder_law(process, u) * require_ladder(process)) - 1.0
     return level, jax.random.normal(noise_key, x_0.shape, x_0.dtype)
 
 
 def estimate(
     process: GaussianProcess,
     prediction: Prediction,
-    x_0: Array,
+    x_0: Example,
     level: Scalar,
     variance: str,
     decoder: Decoder,
-) -> Array:
+) -> Float[Array, ""]:
     """(L_T + N L_level)/D, in nats a dimension."""
     term = level_term(process, prediction, x_0, level, variance, decoder)
-    return (prior_term(process, x_0) + process.levels * term) / x_0.size
+    return (prior_term(process, x_0) + require_ladder(process) * term) / x_0.size
 
 
 def make_decoder(name: str, centered: bool) -> Decoder:

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Real
 
+Features = Real[np.ndarray, "N D"]  # a row for each example
+Others = Real[np.ndarray, "M D"]  # the same features of M other examples
 LARGEST = 1e20  # squared cubes of products of such numbers are finite: no metric overflows
 BLOCK = 2**24  # numbers of a block of work: 128 MiB
 
@@ -26,7 +29,9 @@ class Spread(NamedTuple):
     standard_deviation: float
 
 
-def checked(a: np.ndarray, b: np.ndarray, *, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def checked(
+    a: Features, b: Others, *, least: int = 2
+) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "M D"]]:
     """Features a [N, D] and b [M, D] in float64, fit to be compared.
 
     Raises ValueError unless both have two axes, equally many features and at least `least`
@@ -41,7 +46,7 @@ def checked(a: np.ndarray, b: np.ndarray, *, least: int = 2) -> tuple[np.ndarray
     return finite(a, "the first features"), finite(b, "the second features")
 
 
-def finite(x: np.ndarray, what: str) -> np.ndarray:
+def finite(x: Float[np.ndarray, "N ..."], what: str) -> Float[np.ndarray, "N ..."]:
     """x [N, ...] itself; raises ValueError for NaN, infinity and numbers beyond ±LARGEST."""
     good = (np.abs(x) <= LARGEST).reshape(len(x), -1).all(1)
     if not good.all():

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Real
 
-from score_jax.metrics.base import blocks, checked, finite
+from score_jax.metrics.base import Features, Others, blocks, checked, finite
 
 TOLERANCE = 1e-4  # of a given covariance's asymmetry and negative eigenvalues, against its largest
 
@@ -12,12 +13,12 @@ TOLERANCE = 1e-4  # of a given covariance's asymmetry and negative eigenvalues, 
 class Moments(NamedTuple):
     """mean: [D]. covariance: [D, D], unbiased. count: of examples, None where not published."""
 
-    mean: np.ndarray
-    covariance: np.ndarray
-    count: int | None = None
+    mean: Real[np.ndarray, " D"]
+    covariance: Real[np.ndarray, "D D"]
+    count: int | None = None  # type: ignore[assignment]  # hides a method that no one calls
 
 
-def moments(x: np.ndarray) -> Moments:
+def moments(x: Features) -> Moments:
     """Mean and unbiased covariance (N - 1) of features x [N, D]. Raises ValueError as `checked`."""
     x, _ = checked(x, x)
     mean = x.mean(0)
@@ -28,7 +29,7 @@ def moments(x: np.ndarray) -> Moments:
     return Moments(mean, total / (len(x) - 1), len(x))
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+def frechet_distance(a: Features, b: Others) -> float:
     """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½) of features a [N, D] and b [M, D].
 
     The squared 2-Wasserstein distance of the Gaussians with the same moments, in units of
@@ -70,7 +71,8 @@ def _triangle(x: np.ndarray) -> np.ndarray:
     """R [min(N, D), D] with RᵀR the covariance of x, a block of rows after the other."""
     mean, r = x.mean(0), x[:0]
     for rows in blocks(*x.shape):
-        r = np.linalg.qr(np.concatenate([r, x[rows] - mean]), mode="r")
+        new = np.concatenate([r, x[rows] - mean])
+        r = np.linalg.qr(new, mode="r")  # type: ignore[assignment]  # NumPy's stub knows no modes
     return r / np.sqrt(len(x) - 1)
 
 

@@ -3,14 +3,17 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
-from score_jax.metrics.base import Estimate, Spread, blocks, checked
+from score_jax.metrics.base import Estimate, Features, Others, Spread, blocks, checked
 
 BLOCKS = 10  # of rows, at least: with fewer the standard error itself is not known well
 MEDIAN_ROWS = 1000  # of each set, whose distances the default bandwidth is the median of
 
 
-def squared_mmd(k_aa: np.ndarray, k_bb: np.ndarray, k_ab: np.ndarray) -> float:
+def squared_mmd(
+    k_aa: Float[np.ndarray, "N N"], k_bb: Float[np.ndarray, "M M"], k_ab: Float[np.ndarray, "N M"]
+) -> float:
     """Σ_{i≠j} k(a_i, a_j)/N(N-1) + Σ_{i≠j} k(b_i, b_j)/M(M-1) - 2 Σ_ij k(a_i, b_j)/NM.
 
     Of the kernel's values k_aa [N, N], k_bb [M, M] and k_ab [N, M], N, M >= 2: the unbiased
@@ -29,8 +32,8 @@ def squared_mmd(k_aa: np.ndarray, k_bb: np.ndarray, k_ab: np.ndarray) -> float:
 
 
 def kernel_distance(
-    a: np.ndarray,
-    b: np.ndarray,
+    a: Features,
+    b: Others,
     *,
     size: int = 1000,
     rng: np.random.Generator | None = None,
@@ -65,8 +68,8 @@ def kernel_distance(
 
 
 def kernel_distance_of_subsets(
-    a: np.ndarray,
-    b: np.ndarray,
+    a: Features,
+    b: Others,
     *,
     subsets: int = 100,
     size: int = 1000,
@@ -93,9 +96,7 @@ def kernel_distance_of_subsets(
     return Spread(float(np.mean(values)), float(np.std(values)))
 
 
-def maximum_mean_discrepancy(
-    a: np.ndarray, b: np.ndarray, *, bandwidth: float | None = None
-) -> Estimate:
+def maximum_mean_discrepancy(a: Features, b: Others, *, bandwidth: float | None = None) -> Estimate:
     """MMD² of a [N, D] and b [M, D] with the kernel exp(-|x - y|²/2h²), and its standard error.
 
     `squared_mmd` of all rows: unbiased, at most 2, negative at times. h: the bandwidth, in
@@ -125,7 +126,7 @@ def maximum_mean_discrepancy(
     return Estimate(float(u.mean() + v.mean()), error)
 
 
-def median_distance(a: np.ndarray, b: np.ndarray) -> float:
+def median_distance(a: Features, b: Others) -> float:
     """The median of |x - y| over all pairs of the rows of a [N, D] and b [M, D] together.
 
     Of at most MEDIAN_ROWS rows of each, evenly spaced, so that it follows from the features

@@ -10,21 +10,26 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from score_jax.metrics.base import blocks, checked
+from score_jax.metrics.base import Features, Others, blocks, checked
 
 
 class PrecisionRecall(NamedTuple):
+    """The share of samples near the data, and of the data near samples."""
+
     precision: float
     recall: float
 
 
 class DensityCoverage(NamedTuple):
+    """How often samples are near the data, and the share of the data with a sample near."""
+
     density: float
     coverage: float
 
 
-def precision_recall(samples: np.ndarray, real: np.ndarray, *, k: int = 3) -> PrecisionRecall:
+def precision_recall(samples: Features, real: Others, *, k: int = 3) -> PrecisionRecall:
     """How many samples lie where data are, and how many of the data where samples are.
 
     A point's ball reaches to its k-th nearest other point of the same set, that one included.
@@ -43,7 +48,7 @@ def precision_recall(samples: np.ndarray, real: np.ndarray, *, k: int = 3) -> Pr
     return PrecisionRecall(precise / len(samples), float(recalled.mean()))
 
 
-def density_coverage(samples: np.ndarray, real: np.ndarray, *, k: int = 5) -> DensityCoverage:
+def density_coverage(samples: Features, real: Others, *, k: int = 5) -> DensityCoverage:
     """How many data's balls a sample lies in, over k, and the share of balls with a sample.
 
     density = (number of pairs (sample, real ball around it))/kN, above 1 where samples crowd
@@ -63,8 +68,8 @@ def density_coverage(samples: np.ndarray, real: np.ndarray, *, k: int = 5) -> De
 
 
 def nearest(
-    queries: np.ndarray, points: np.ndarray, *, k: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+    queries: Features, points: Others, *, k: int = 1
+) -> tuple[Int[np.ndarray, "N {k}"], Float[np.ndarray, "N {k}"]]:
     """Of each query [N, D] the k nearest points [M, D]: (indices [N, k], distances [N, k]).
 
     Nearest first, of equally near ones that of the lower index; distances in units of the
@@ -87,7 +92,9 @@ def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
     return _nearest(points, points, k, others=True)[1][:, -1]
 
 
-def _comparisons(queries: np.ndarray, points: np.ndarray) -> Iterator[tuple[slice, Callable]]:
+def _comparisons(
+    queries: np.ndarray, points: np.ndarray
+) -> Iterator[tuple[slice, Callable[..., np.ndarray]]]:
     """(rows, within) of blocks of R queries: within(limits) is |query - point|² <= limits.
 
     [R, M], for limits [M] of the points or [R, 1] of the queries.
@@ -140,7 +147,7 @@ def _squared_distances(
         yield rows, own + norms - 2.0 * (block @ points.T), rounding * (own + norms.max())
 
 
-def _by_differences(queries: np.ndarray, points: np.ndarray) -> Callable:
+def _by_differences(queries: np.ndarray, points: np.ndarray) -> Callable[..., np.ndarray]:
     """(row, column) -> Σ(x - y)² of these pairs, [pairs].
 
     Equal rows are worked on once: of samples that are all the same, every pair is in doubt.

@@ -1,12 +1,13 @@
 """The Inception score: whether a classifier is sure of each sample and unsure of them all."""
 
 import numpy as np
+from jaxtyping import Real
 
 from score_jax.metrics.base import Spread, finite
 
 
 def inception_score(
-    logits: np.ndarray,
+    logits: Real[np.ndarray, "N K"],
     *,
     splits: int = 10,
     rng: np.random.Generator | np.random.RandomState | None = None,

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from score_jax.metrics.base import Estimate, blocks, checked
+from score_jax.metrics.base import Estimate, Features, Others, blocks, checked
 
 
 def sliced_wasserstein(
-    a: np.ndarray, b: np.ndarray, *, projections: int = 1000, rng: np.random.Generator
+    a: Features, b: Others, *, projections: int = 1000, rng: np.random.Generator
 ) -> Estimate:
     """E_θ W₂²(θ·a, θ·b) of a [N, D] and b [M, D], θ uniform on the unit sphere.
 

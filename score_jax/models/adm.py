@@ -21,11 +21,13 @@ def pytorch_uniform(fan_in: int, scale: float):
 
 
 def conv(x, features: int, name: str, scale: float = 1.0, **options):
+    """3x3, with PyTorch's initial weights times `scale`."""
     law = pytorch_uniform(9 * x.shape[-1], scale)
     return nn.Conv(features, (3, 3), kernel_init=law, bias_init=law, name=name, **options)(x)
 
 
 def dense(x, features: int, name: str, scale: float = 1.0):
+    """A matrix, with PyTorch's initial weights times `scale`."""
     law = pytorch_uniform(x.shape[-1], scale)
     return nn.Dense(features, kernel_init=law, bias_init=law, name=name)(x)
 

@@ -40,7 +40,7 @@ def as_net(
     cast = lambda x: x if low is None else x.astype(low)
     exact = lambda path: path[-1].key in EXACT
     parts = jax.tree_util.tree_map_with_path(lambda p, w: w if exact(p) else cast(w), params)
-    told = {} if label is None else {"label": jnp.asarray(label)[None]}
+    told: dict[str, Any] = {} if label is None else {"label": jnp.asarray(label)[None]}
 
     def net(x, c):
         seen = x if condition is None else beside(x, condition)

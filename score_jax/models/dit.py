@@ -15,6 +15,7 @@ small_normal = drawn(0.0, 0.02, "normal")
 
 
 def layer_norm(name: str):
+    """LayerNorm without parameters, ε = 1e-6."""
     return nn.LayerNorm(
         epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False, name=name
     )

@@ -59,8 +59,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x, gain=1.0):
-        shape = (x.shape[-1], self.features)
-        shape = shape if self.size == 1 else (self.size, self.size, *shape)
+        size = () if self.size == 1 else (self.size, self.size)
+        shape = (*size, x.shape[-1], self.features)
         kernel = unit_kernel(self.param("kernel", normal, shape).astype(jnp.float32))
         fan_in = kernel.size / self.features
         kernel = (kernel * (gain * fan_in**-0.5)).astype(x.dtype)

@@ -1,5 +1,8 @@
 """Embeddings of the noise level and of the class."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,7 +67,7 @@ class LabelEmbedding(nn.Module):
     classes: int
     features: int
     dropout: float = 0.0
-    init: object = fan_avg_uniform
+    init: Callable[..., Any] = fan_avg_uniform
     null: bool = False
 
     @nn.compact

@@ -10,6 +10,7 @@ which computes nothing, and cuts all leaves out of one flat draw.
 The same initializers work under plain `module.init` too.
 """
 
+import dataclasses
 from typing import Any
 
 import flax
@@ -31,15 +32,19 @@ class Drawn(nn.meta.AxisMetadata):
     law: str = flax.struct.field(pytree_node=False)  # "uniform" or "normal"
 
     def unbox(self):
+        """The value, for flax."""
         return self.value
 
     def replace_boxed(self, val):
-        return self.replace(value=val)
+        """The same with another value, for flax."""
+        return dataclasses.replace(self, value=val)
 
     def add_axis(self, index, params):
+        """Itself: its axes have no names."""
         return self
 
     def remove_axis(self, index, params):
+        """Itself: its axes have no names."""
         return self
 
 

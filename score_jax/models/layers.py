@@ -12,6 +12,7 @@ from score_jax.types import Array
 
 
 def conv(features: int, size: int = 3, stride: int = 1, init=fan_avg_uniform, name=None, **options):
+    """size x size; it keeps the image's size at stride 1, unless `padding` is given."""
     return nn.Conv(
         features,
         (size, size),
@@ -24,6 +25,7 @@ def conv(features: int, size: int = 3, stride: int = 1, init=fan_avg_uniform, na
 
 
 def dense(features: int, init=fan_avg_uniform, name=None, **options):
+    """A matrix and a bias that begins at zero."""
     return nn.Dense(features, kernel_init=init, bias_init=zeros, name=name, **options)
 
 

@@ -168,6 +168,7 @@ class NCSNpp(nn.Module):
         return image, h
 
     def to_image(self, h, channels, prefix, init=zeros):
+        """h as an image of so many channels: norm, swish, 3x3."""
         h = nn.swish(Norm()(h.shape[-1], f"{prefix}out_norm")(h))
         return conv(channels, init=init, name=f"{prefix}out")(h)
 

@@ -53,8 +53,11 @@ class NCSNv2(nn.Module):
         stages = []
         for i, (width, dilation) in enumerate(zip(widths, dilations)):
             for j in range(2):
-                options = dict(enter=i > 0 and j == 0, dilation=dilation, unbiased=authors)
-                h = call(ResidualBlock(width, 1, **options, name=f"stage_{i}_block_{j}"), h)
+                enter, name = i > 0 and j == 0, f"stage_{i}_block_{j}"
+                block = ResidualBlock(
+                    width, 1, enter=enter, dilation=dilation, unbiased=authors, name=name
+                )
+                h = call(block, h)
             stages.append(h)
 
         *finer, h = stages

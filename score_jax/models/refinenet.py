@@ -7,6 +7,7 @@ is made of the same blocks (`ncsnv2.py`), those of the fusion without norms.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ from score_jax.models.initializers import drawn, fan_in_uniform, zeros
 
 
 def conv(features: int, size: int = 3, dilation: int = 1, bias: bool = True, name=None):
+    """size x size, with PyTorch's initial weights."""
     return nn.Conv(
         features,
         (size, size),
@@ -220,7 +222,7 @@ class RefineNet(nn.Module):
             return (nn.remat(run) if self.remat else run)(block, h)
 
         authors = self.code == "authors"
-        norm = dict(levels=self.levels, unbiased=authors)
+        norm: dict[str, Any] = dict(levels=self.levels, unbiased=authors)
 
         def residual(h, features, **options):
             return call(ResidualBlock(features, **norm, **options), h)

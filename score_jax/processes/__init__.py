@@ -1,5 +1,7 @@
 """Forward processes: PROCESSES maps a name to a factory (**options) -> GaussianProcess."""
 
+from collections.abc import Callable
+
 from score_jax.processes.base import (
     GaussianProcess,
     add_noise,
@@ -15,7 +17,7 @@ from score_jax.processes.curves import EDM, VE, VP, Cosine, Flow, SubVP
 from score_jax.processes.ladders import Tabulated, geometric, linear_betas, quadratic_betas
 from score_jax.processes.ncsnv2 import ncsnv2
 
-PROCESSES = {
+PROCESSES: dict[str, Callable[..., GaussianProcess]] = {
     "ve": VE,
     "vp": VP,
     "subvp": SubVP,

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from score_jax.errors import UserError
 from score_jax.processes.base import GaussianProcess, require_increasing
+from score_jax.types import Array, Times
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,28 @@ class VE(GaussianProcess):
     def __post_init__(self):
         require_increasing("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Times) -> Float[Array, "*t"]:
         return jnp.zeros_like(t, dtype=jnp.result_type(float))
 
-    def sigma(self, t):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** jnp.asarray(t)
 
-    def time_of_logsnr(self, logsnr):
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         low, high = np.log(self.sigma_min), np.log(self.sigma_max)
-        return (-0.5 * logsnr - low) / (high - low)
+        return (-0.5 * jnp.asarray(logsnr) - low) / (high - low)
 
 
 class _LinearBeta(GaussianProcess):
     """What VP and sub-VP share: β(t) = β_min + t (β_max - β_min) and log α = -∫β/2."""
 
+    beta_min: float
+    beta_max: float
+
     def __post_init__(self):
         require_increasing("beta_min", self.beta_min, "beta_max", self.beta_max)
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        t = jnp.asarray(t)
         return -0.5 * (self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2)
 
     def _time_of_log_alpha(self, log_alpha):
@@ -64,10 +70,13 @@ class VP(_LinearBeta):
     beta_min: float = 0.1
     beta_max: float = 20.0
 
-    def sigma(self, t):
-        return jnp.sqrt(-jnp.expm1(2.0 * self.log_alpha(t)))
+    def sigma2(self, t: Times) -> Float[Array, "*t"]:
+        return -jnp.expm1(2.0 * self.log_alpha(t))
 
-    def time_of_logsnr(self, logsnr):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
+        return jnp.sqrt(self.sigma2(t))
+
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         return self._time_of_log_alpha(-0.5 * jax.nn.softplus(-jnp.asarray(logsnr)))
 
 
@@ -83,10 +92,10 @@ class SubVP(_LinearBeta):
     beta_min: float = 0.1
     beta_max: float = 20.0
 
-    def sigma(self, t):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
         return -jnp.expm1(2.0 * self.log_alpha(t))
 
-    def time_of_logsnr(self, logsnr):
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         ratio = jnp.exp(-0.5 * jnp.asarray(logsnr))  # σ/α = 1/α - α = 2 sinh(-log α)
         return self._time_of_log_alpha(-jnp.arcsinh(0.5 * ratio))
 
@@ -125,16 +134,16 @@ class Cosine(GaussianProcess):
     def _turn(self):
         return np.pi / 2 - self._noisy - self._clean
 
-    def alpha(self, t):
+    def alpha(self, t: Times) -> Float[Array, "*t"]:
         return jnp.sin(self._noisy + (1.0 - jnp.asarray(t)) * self._turn)
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Times) -> Float[Array, "*t"]:
         return jnp.log(self.alpha(t))
 
-    def sigma(self, t):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
         return jnp.sin(self._clean + jnp.asarray(t) * self._turn)
 
-    def time_of_logsnr(self, logsnr):
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         return (jnp.arctan(jnp.exp(-0.5 * jnp.asarray(logsnr))) - self._clean) / self._turn
 
 
@@ -161,14 +170,14 @@ class EDM(GaussianProcess):
     def _ends(self):
         return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Times) -> Float[Array, "*t"]:
         return jnp.zeros_like(t, dtype=jnp.result_type(float))
 
-    def sigma(self, t):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
         low, high = self._ends
         return (low + jnp.asarray(t) * (high - low)) ** self.rho
 
-    def time_of_logsnr(self, logsnr):
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         low, high = self._ends
         return (jnp.exp(-0.5 / self.rho * jnp.asarray(logsnr)) - low) / (high - low)
 
@@ -183,14 +192,14 @@ class Flow(GaussianProcess):
     noise to data, ours from data to noise.
     """
 
-    def alpha(self, t):
+    def alpha(self, t: Times) -> Float[Array, "*t"]:
         return 1.0 - jnp.asarray(t, jnp.result_type(float))
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Times) -> Float[Array, "*t"]:
         return jnp.log1p(-jnp.asarray(t, jnp.result_type(float)))
 
-    def sigma(self, t):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
         return jnp.asarray(t, jnp.result_type(float))
 
-    def time_of_logsnr(self, logsnr):
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         return jax.nn.sigmoid(-0.5 * jnp.asarray(logsnr))

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from score_jax.errors import UserError
 from score_jax.limits import check_at_most
 from score_jax.processes.base import GaussianProcess, require_increasing
+from score_jax.types import Array, Times
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +25,7 @@ class Tabulated(GaussianProcess):
     Raises UserError unless the ratios are positive and increasing.
     """
 
-    ratios: np.ndarray
+    ratios: Float[np.ndarray, " N"]
     preserving: bool
 
     def __post_init__(self):
@@ -36,12 +39,12 @@ class Tabulated(GaussianProcess):
         object.__setattr__(self, "ratios", ratios)
 
     @classmethod
-    def from_sigmas(cls, sigmas) -> "Tabulated":
+    def from_sigmas(cls, sigmas: ArrayLike) -> "Tabulated":
         """NCSN's ladder (α = 1) from its noise levels, in increasing order."""
         return cls(np.asarray(sigmas, np.float64), preserving=False)
 
     @classmethod
-    def from_betas(cls, betas) -> "Tabulated":
+    def from_betas(cls, betas: ArrayLike) -> "Tabulated":
         """DDPM's ladder from its forward variances β_1 .. β_N: α_i² = Π_{j<=i} (1 - β_j).
 
         Ho et al. 2020 (arXiv 2006.11239), equations 2 and 4. Raises UserError unless
@@ -55,6 +58,7 @@ class Tabulated(GaussianProcess):
 
     @property
     def levels(self) -> int:
+        """N: the levels are the times (i + 1)/N."""
         return len(self.ratios)
 
     def _ratio2(self, t):
@@ -64,18 +68,21 @@ class Tabulated(GaussianProcess):
         lower, upper, w = table[jnp.maximum(k - 1, 0)], table[k], position - k
         return jnp.where(k == 0, w * upper, lower * (upper / lower) ** w)
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Times) -> Float[Array, "*t"]:
         ratio2 = self._ratio2(t)
         return -0.5 * jnp.log1p(ratio2) if self.preserving else jnp.zeros_like(ratio2)
 
-    def sigma(self, t):
+    def sigma2(self, t: Times) -> Float[Array, "*t"]:
         ratio2 = self._ratio2(t)
-        return jnp.sqrt(ratio2 / (1.0 + ratio2) if self.preserving else ratio2)
+        return ratio2 / (1.0 + ratio2) if self.preserving else ratio2
 
-    def logsnr(self, t):
+    def sigma(self, t: Times) -> Float[Array, "*t"]:
+        return jnp.sqrt(self.sigma2(t))
+
+    def logsnr(self, t: Times) -> Float[Array, "*t"]:
         return -jnp.log(self._ratio2(t))
 
-    def time_of_logsnr(self, logsnr):
+    def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
         table = 2.0 * np.log(self.ratios)
         times = np.arange(1, self.levels + 1) / self.levels
         below = jnp.exp(-jnp.asarray(logsnr) - table[0]) / self.levels
@@ -84,7 +91,7 @@ class Tabulated(GaussianProcess):
 
 
 def geometric(*, sigma_min: float, sigma_max: float, levels: int) -> Tabulated:
-    """NCSN's ladder: σ geometric from sigma_max to sigma_min. Song & Ermon 2019, section 4.1."""
+    """NCSN's ladder, σ geometric, sigma_min its level 0. Song & Ermon 2019, section 4.1."""
     require_increasing("sigma_min", sigma_min, "sigma_max", sigma_max)
     require_levels(levels)
     return Tabulated.from_sigmas(np.geomspace(sigma_min, sigma_max, levels))

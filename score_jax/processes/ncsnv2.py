@@ -11,13 +11,15 @@ with 5 steps a level, the step size 6.2e-6.
 import math
 
 import numpy as np
+from jaxtyping import Real
 
 from score_jax.errors import UserError
 from score_jax.processes.base import require_increasing
 from score_jax.processes.ladders import Tabulated, require_levels
+from score_jax.types import Given
 
 
-def largest_distance(x: np.ndarray, block: int = 1_000) -> float:
+def largest_distance(x: Real[Given, "N ..."], block: int = 1_000) -> float:
     """max |x_i - x_j|, the Euclidean distance of the two examples furthest apart: σ_max.
 
     x: [N, ...] examples in the network's units. Time N² D/2, memory block² numbers; the

@@ -30,8 +30,9 @@ def image(picture: Picture, alt: str) -> Markup:
 def _shape(run):
     """The data's shape, () where it is not known."""
     shape = mapping(run.json["data"].get("data")).get("shape")
-    whole = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
-    return tuple(shape) if whole else ()
+    if isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape):
+        return tuple(shape)
+    return ()
 
 
 def _content(run, picture):

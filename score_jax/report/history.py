@@ -133,8 +133,10 @@ def starts(run: Run) -> Markup | None:
         return None
     rows = []
     for i, start in enumerate(run.starts, 1):
-        argv = start.get("argv") if isinstance(start.get("argv"), list) else []
+        argv = start.get("argv")
         changed = ", ".join(mapping(start.get("changed"))) or "–"
-        command = code(shlex.join(["python", "launch.py", *map(str, argv)]))
+        command = code(
+            shlex.join(["python", "launch.py", *map(str, argv if isinstance(argv, list) else [])])
+        )
         rows.append((i, _when([start]) or _mode(start), command, changed))
     return table(("Start", "Time (mode)", "Command", "Options changed"), rows)

@@ -45,10 +45,12 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
 
 
 def paragraph(*children: Any) -> Markup:
+    """<p>."""
     return tag("p", *children)
 
 
 def code(text: str) -> Markup:
+    """<code>."""
     return tag("code", text)
 
 
@@ -74,4 +76,5 @@ def measured(value: float | None, error: float | None) -> Markup:
 
 
 def figure(content: Any, *caption: Any) -> Markup:
+    """<figure> with its caption."""
     return tag("figure", content, tag("figcaption", *caption))

@@ -87,7 +87,7 @@ def glance(run: Run) -> Markup:
     against += str(reference.get("data", "the data"))
     return join(
         paragraph(
-            f"Against {against}, compared by {features_name(features)}. ", FEATURES.get(kind)
+            f"Against {against}, compared by {features_name(features)}. ", FEATURES.get(str(kind))
         ),
         table(head, rows, right=range(2, len(head))),
         paragraph(
@@ -120,6 +120,7 @@ def metric(name: str, kind: Any) -> tuple[str, str]:
 
 
 def features_name(features: dict[str, Any]) -> str:
+    """What samples were compared by, in a reader's words."""
     name = str(features.get("name", "features that are not named"))
     dimensions = number(features.get("dimensions"))
     digest = features.get("sha256")
@@ -186,7 +187,7 @@ def _examples(found):
 
 
 def _flow(found, value, unit):
-    rows = [
+    rows: list[tuple[str, str]] = [
         (f"Negative log-likelihood, {unit}", measured(value, number(found.get("standard_error"))))
     ]
     for name, error in mapping(found.get("standard_error_of")).items():
@@ -213,12 +214,15 @@ def _bound(found):
         numbers(found.get("transitions")),
         numbers(found.get("transitions_standard_error")),
     )
-    rows = [(f"Bound, {unit}", measured(total, number(found.get("standard_error"))))]
+    rows: list[tuple[str, str]] = [
+        (f"Bound, {unit}", measured(total, number(found.get("standard_error"))))
+    ]
     rows += [
         (f"of it the {name}", written(value)) for name, value in ends.items() if value is not None
     ]
-    if terms and None not in terms:
-        rows.append((f"of it the {count(len(terms))} transitions", written(math.fsum(terms))))
+    known = [term for term in terms or () if term is not None]
+    if known and len(known) == len(terms):
+        rows.append((f"of it the {count(len(known))} transitions", written(math.fsum(known))))
     return join(
         tag("h3", "By the variational bound"),
         paragraph(f"Of {_examples(found)}; an upper bound of the negative log-likelihood. ",

@@ -28,6 +28,7 @@ class Picture(NamedTuple):
 
     @property
     def uri(self) -> str:
+        """The PNG as a data: URI, so that the page needs no other file."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 

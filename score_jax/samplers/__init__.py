@@ -1,7 +1,10 @@
 """Samplers: SAMPLERS maps a name to a factory (process, **options) -> Sampler."""
 
+from collections.abc import Callable
+
 from score_jax.samplers.adaptive import adaptive
 from score_jax.samplers.ancestral import ancestral, ddim
+from score_jax.samplers.base import Sampler
 from score_jax.samplers.langevin import annealed_langevin, langevin
 from score_jax.samplers.mala import mala
 from score_jax.samplers.multistep import deis, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc
@@ -9,7 +12,7 @@ from score_jax.samplers.ode import edm_stochastic, euler, heun
 from score_jax.samplers.sde import euler_maruyama, predictor_corrector, reverse_diffusion
 from score_jax.samplers.singlestep import dpm_solver_2, dpm_solver_3
 
-SAMPLERS = {
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "langevin": langevin,
     "mala": mala,
     "annealed_langevin": annealed_langevin,

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from score_jax.odes import check_tolerances, solve
 from score_jax.probability_flow import angle, angle_field, flow_times, norm
@@ -12,8 +14,8 @@ from score_jax.types import Array
 
 
 class _State(NamedTuple):
-    x: Array
-    evaluations: Array | int
+    x: Float[Array, "*shape"]
+    evaluations: Int[Array, ""]
 
 
 def adaptive(
@@ -62,7 +64,7 @@ def adaptive(
 
     return Sampler(
         schedule=(np.array([start]), np.array([end])),
-        init=lambda x: _State(x, np.int32(0)),
+        init=lambda x: _State(x, jnp.int32(0)),
         step=step,
         finish=lambda predict, state: last(predict, state.x),
         start=start,

@@ -17,18 +17,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from score_jax.errors import UserError, unknown
 from score_jax.limits import check_at_most
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, sample_prior, start_time
 from score_jax.times import GRIDS, on_host
-from score_jax.types import Array, Key
+from score_jax.types import Array, Given, Integer, Key
 
 MOST_STEPS = 1_000_000  # of a sampler's schedule
 
 State = Any  # a pytree; for a sampler without memory, x itself
-Kernel = Callable[..., tuple[Array, Array]]  # (predict, x, t, s, ...) -> (mean, deviation)
+# (predict, x, t, s, ...) -> (mean, deviation)
+Kernel = Callable[..., tuple[Float[Array, "*shape"], Float[Array, "..."]]]
 
 
 class Sampler(NamedTuple):
@@ -48,22 +50,23 @@ class Sampler(NamedTuple):
     between: the times at which a step asks the network besides t; None if it chooses them.
     """
 
-    schedule: tuple[np.ndarray, ...]
-    init: Callable[[Array], State]
+    schedule: tuple[Float[Given, "n ..."], ...]
+    init: Callable[[Float[Array, "*shape"]], State]
     step: Callable[..., State]
-    finish: Callable[[PredictFn, State], Array]
+    finish: Callable[[PredictFn, State], Float[Array, "..."]]
     start: float = 1.0
-    evaluations: Callable[[State], Array] | None = None
-    calibrate: Callable[[np.ndarray], "Sampler"] | None = None
-    between: tuple[np.ndarray, ...] | None = ()
+    evaluations: Callable[[State], Int[Array, ""]] | None = None
+    calibrate: Callable[[Float[Given, " n"]], "Sampler"] | None = None
+    between: tuple[Float[np.ndarray, " n"], ...] | None = ()
     kernel: Kernel | None = None
-    first: Callable[[Key, tuple[int, ...]], Array] | None = None
+    first: Callable[[Key, tuple[int, ...]], Float[Array, "..."]] | None = None
 
     @property
     def steps(self) -> int:
+        """The length of the schedule."""
         return len(self.schedule[0])
 
-    def asked(self) -> np.ndarray | None:
+    def asked(self) -> Float[np.ndarray, " all"] | None:
         """All times at which the network may be asked; None if they are not known before."""
         if self.between is None:
             return None
@@ -73,11 +76,11 @@ class Sampler(NamedTuple):
     @property
     def has_memory(self) -> bool:
         """Whether its state is more than x."""
-        x = np.zeros((), np.float32)
+        x = jnp.zeros(())
         return self.init(x) is not x
 
 
-def of_kernel(times: "Times", kernel: Kernel, *columns: np.ndarray) -> Sampler:
+def of_kernel(times: "Times", kernel: Kernel, *columns: Float[np.ndarray, " n"]) -> Sampler:
     """The sampler x_s = mean + deviation z, z ~ N(0, I), (mean, deviation) = kernel(...).
 
     columns: the schedule's besides t and s.
@@ -95,14 +98,15 @@ class Run(NamedTuple):
     """A sampler under way: its state, and how often the network has been asked."""
 
     state: State
-    evaluations: Array
+    evaluations: Int[Array, ""] | int
 
 
 class _Counted:
     """predict, and how often networks were asked for what it said."""
 
     def __init__(self, predict: PredictFn):
-        self.predict, self.evaluations = predict, 0
+        self.predict = predict
+        self.evaluations: Int[Array, ""] | int = 0
 
     def __call__(self, x, t):
         prediction = self.predict(x, t)
@@ -118,7 +122,9 @@ def start(key: Key, process: GaussianProcess, sampler: Sampler, shape: tuple[int
     return Run(sampler.init(x), jnp.zeros((), jnp.int32))
 
 
-def advance(key: Key, sampler: Sampler, predict: PredictFn, run: Run, start: int, stop: int) -> Run:
+def advance(
+    key: Key, sampler: Sampler, predict: PredictFn, run: Run, start: Integer, stop: Integer
+) -> Run:
     """Makes steps start .. stop - 1 inside the program; a run cut into pieces is the same run.
 
     Raises UserError for a sampler that is to be calibrated first.
@@ -145,11 +151,13 @@ def advance(key: Key, sampler: Sampler, predict: PredictFn, run: Run, start: int
     return jax.lax.fori_loop(start, stop, body, run)
 
 
-def finish(sampler: Sampler, predict: PredictFn, run: Run) -> tuple[Array, Array]:
+def finish(
+    sampler: Sampler, predict: PredictFn, run: Run
+) -> tuple[Float[Array, "..."], Int[Array, ""]]:
     """(x, how often the network was asked for it)."""
     counted = _Counted(predict)
     x = sampler.finish(counted, run.state)
-    return x, run.evaluations + counted.evaluations
+    return x, jnp.asarray(run.evaluations + counted.evaluations, jnp.int32)
 
 
 def sample_counted(
@@ -158,7 +166,7 @@ def sample_counted(
     sampler: Sampler,
     predict: PredictFn,
     shape: tuple[int, ...],
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "..."], Int[Array, ""]]:
     """(x, network evaluations): one draw, from the prior to the end: start, all steps, finish."""
     run = start(key, process, sampler, shape)
     return finish(sampler, predict, advance(key, sampler, predict, run, 0, sampler.steps))
@@ -170,7 +178,7 @@ def sample(
     sampler: Sampler,
     predict: PredictFn,
     shape: tuple[int, ...],
-) -> Array:
+) -> Float[Array, "..."]:
     """One draw, from the prior to the end."""
     return sample_counted(key, process, sampler, predict, shape)[0]
 
@@ -178,15 +186,17 @@ def sample(
 class Times(NamedTuple):
     """The times t -> s of every step, and how the sampler ends."""
 
-    t: np.ndarray
-    s: np.ndarray
+    t: Float[np.ndarray, " n"]
+    s: Float[np.ndarray, " n"]
     start: float
-    finish: Callable[[PredictFn, Array], Array]  # of x at the last time
+    finish: Callable[
+        [PredictFn, Float[Array, "*shape"]], Float[Array, "*shape"]
+    ]  # of x at the last time
 
 
 def make_grid(
     process: GaussianProcess, grid: str, steps: int, start: float, end: float
-) -> np.ndarray:
+) -> Float[np.ndarray, " {steps}+1"]:
     """The n + 1 decreasing times of n steps. Raises UserError for options that cannot be."""
     if grid not in GRIDS:
         raise unknown("sampler.grid", grid, GRIDS)
@@ -234,7 +244,9 @@ def make_times(
     return Times(times[:-1], times[1:], float(times[0]), make_finish(times[-1], denoise))
 
 
-def make_finish(t: float, denoise: bool) -> Callable[[PredictFn, Array], Array]:
+def make_finish(
+    t: float, denoise: bool
+) -> Callable[[PredictFn, Float[Array, "*shape"]], Float[Array, "*shape"]]:
     """(predict, x) -> E[x_0 | x_t = x] if denoise, else x."""
     if denoise:
         return lambda predict, x: predict(x, t).x0

@@ -14,6 +14,7 @@ Gauss-Legendre quadrature does not, and is exact to rounding.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from score_jax.processes import GaussianProcess
 from score_jax.times import on_host
@@ -25,12 +26,12 @@ POINTS, MASS = 0.5 * (POINTS + 1.0), 0.5 * MASS  # on [0, 1]
 class Curves(NamedTuple):
     """α, σ and λ = log α/σ at times, in float64."""
 
-    alpha: np.ndarray
-    sigma: np.ndarray
-    lam: np.ndarray
+    alpha: Float[np.ndarray, " n"]
+    sigma: Float[np.ndarray, " n"]
+    lam: Float[np.ndarray, " n"]
 
 
-def curves(process: GaussianProcess, times: np.ndarray) -> Curves:
+def curves(process: GaussianProcess, times: Float[np.ndarray, " n"]) -> Curves:
     """The curves at arrays of times."""
     alpha, sigma, logsnr = on_host(
         lambda t: (process.alpha(t), process.sigma(t), process.logsnr(t)), times
@@ -38,14 +39,16 @@ def curves(process: GaussianProcess, times: np.ndarray) -> Curves:
     return Curves(alpha, sigma, 0.5 * logsnr)
 
 
-def phi(k: int, h: np.ndarray) -> np.ndarray:
+def phi(k: int, h: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"] | np.floating:
     """φ_k(h) = ∫_0^1 e^((1 - τ) h) τ^(k-1)/(k-1)! dτ; φ_1 = (e^h - 1)/h, φ_2 = (φ_1 - 1)/h."""
-    h = np.asarray(h, np.float64)[..., None]
+    each = np.asarray(h, np.float64)[..., None]
     factorial = np.prod(np.arange(1.0, k))
-    return (np.exp((1 - POINTS) * h) * POINTS ** (k - 1) * MASS).sum(-1) / factorial
+    return (np.exp((1 - POINTS) * each) * POINTS ** (k - 1) * MASS).sum(-1) / factorial
 
 
-def basis_integrals(h: float, nodes: np.ndarray, rate: float) -> np.ndarray:
+def basis_integrals(
+    h: float, nodes: Float[np.ndarray, " m"], rate: float
+) -> Float[np.ndarray, " m"]:
     """∫_0^h e^(-rate u) ℓ_j(λ_s - u) du for the Lagrange polynomials ℓ_j of the nodes.
 
     nodes: [m], the nodes' λ - λ_t; those of earlier steps are negative, that of s is h.

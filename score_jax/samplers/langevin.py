@@ -8,21 +8,24 @@ Their toy code follows the paper.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from score_jax.errors import UserError
 from score_jax.limits import check_at_most
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import MOST_STEPS, Sampler, make_finish, make_grid, where_data_is_left
 from score_jax.times import on_host
-from score_jax.types import Array, Key
+from score_jax.types import Array, Key, Scalar
 
 
-def langevin_step(key: Key, score: Array, x: Array, step_size: Array) -> Array:
+def langevin_step(
+    key: Key, score: Float[Array, "*shape"], x: Float[Array, "*shape"], step_size: Scalar
+) -> Float[Array, "*shape"]:
     """x + ε/2 s + √ε z, with s = ∇ log p(x) and ε = step_size in units of x²."""
     return x + 0.5 * step_size * score + jnp.sqrt(step_size) * langevin_noise(key, x)
 
 
-def langevin_noise(key: Key, x: Array) -> Array:
+def langevin_noise(key: Key, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The z ~ N(0, I) of a Langevin step with this key."""
     return jax.random.normal(key, x.shape, x.dtype)
 
@@ -49,7 +52,9 @@ def langevin(
     return Sampler((at, at), lambda x: x, step, make_finish(end, denoise))
 
 
-def times_at(process: GaussianProcess, steps: int, end: float, step_size: float) -> np.ndarray:
+def times_at(
+    process: GaussianProcess, steps: int, end: float, step_size: float
+) -> Float[np.ndarray, " {steps}"]:
     """`steps` times `end`: the times of a chain at one noise level.
 
     Raises UserError for steps < 1, an end outside [0, 1) or without noise, and a step size

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpy.polynomial import Legendre
 
 from score_jax.errors import UserError
@@ -20,9 +21,9 @@ MOST_NODES = 30  # each is an evaluation more, written out in the program
 class Chain(NamedTuple):
     """Where the chain is, and what is known of the density there."""
 
-    x: Array
-    score: Array
-    log_density: Array  # up to a constant; -∞ while nothing is known
+    x: Float[Array, "*shape"]
+    score: Float[Array, "*shape"]
+    log_density: Float[Array, ""]  # up to a constant; -∞ while nothing is known
 
 
 def mala(
@@ -98,6 +99,6 @@ def _lobatto(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """
     n = nodes + 2
     legendre = Legendre.basis(n - 1)
-    inner = legendre.deriv().roots()
+    inner: np.ndarray = legendre.deriv().roots()
     points = np.concatenate([[-1.0], inner, [1.0]])
     return 0.5 * (inner + 1.0), 1.0 / (n * (n - 1) * legendre(points) ** 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.limits import check_at_most
@@ -21,7 +22,7 @@ MOST_ANSWERS = 20  # that a step reuses
 MOST_WITH_MEMORY = 20_000  # steps; each has weights of its own, and tens of steps are the rule
 
 # (h, nodes) -> weights of the answers at the nodes; see basis_integrals
-Rule = Callable[[float, np.ndarray], np.ndarray]
+Rule = Callable[[float, Float[np.ndarray, " m"]], Float[np.ndarray, " m"]]
 
 
 def dpm_solver_pp_2m(
@@ -140,10 +141,12 @@ def unipc(
     here, there = curves(process, t), curves(process, s)
     lam = _lambdas(here, there)
 
+    spread = VARIANTS[variant]
+
     def rule(h, nodes):
-        if len(nodes) != 2 or VARIANTS[variant] is None:
+        if len(nodes) != 2 or spread is None:
             return basis_integrals(h, nodes, 1.0)
-        whole, other = -np.expm1(-h), 0.5 * VARIANTS[variant](h) * h / (nodes[1] - nodes[0])
+        whole, other = -np.expm1(-h), 0.5 * spread(h) * h / (nodes[1] - nodes[0])
         return np.array([whole - other, other])
 
     predictor = there.alpha[:, None] * _weights(lam, order, rule)

@@ -15,6 +15,7 @@ from score_jax.processes import GaussianProcess, transition
 from score_jax.samplers.ancestral import ddim
 from score_jax.samplers.base import Sampler, make_times
 from score_jax.times import on_host
+from score_jax.types import Array, Scalar
 
 
 def euler(
@@ -112,7 +113,7 @@ def _increments(process, t, s):
     return alpha_s - alpha_t, sigma_s - sigma_t
 
 
-def _move(prediction: Prediction, d_alpha, d_sigma):
+def _move(prediction: Prediction, d_alpha: Scalar, d_sigma: Scalar) -> Array:
     return d_alpha * prediction.x0 + d_sigma * prediction.eps
 
 

@@ -12,6 +12,8 @@ so its step does not depend on how time is counted between them; that of `euler_
 and is only as good as f and g² are constant over it.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,7 +165,7 @@ def corrected(
     return sampler._replace(schedule=(t, s, steps, *rows), step=step, kernel=None)
 
 
-PREDICTORS = {
+PREDICTORS: dict[str, Callable[..., Sampler]] = {
     "ancestral": ancestral,
     "ddim": ddim,
     "euler_maruyama": euler_maruyama,
@@ -200,5 +202,12 @@ def predictor_corrector(
     sampler = PREDICTORS[predictor](
         process, steps=steps, grid=grid, start=start, end=end, denoise=denoise
     )
-    options = dict(corrections=corrections, snr=snr, first=first, damping=damping)
-    return corrected(sampler, process, corrector=corrector, **options)
+    return corrected(
+        sampler,
+        process,
+        corrector=corrector,
+        corrections=corrections,
+        snr=snr,
+        first=first,
+        damping=damping,
+    )

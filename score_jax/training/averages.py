@@ -80,11 +80,11 @@ def average(
         )
     shapes = {name: np.shape(leaf) for name, leaf in flatten_dict(like, sep="/").items()}
     total = {name: np.zeros(shape) for name, shape in shapes.items()}
-    weights = iter(weights)
+    weight_of = iter(weights)
     for file, lengths in zip(files, there):
         tensors = read(file)
         for length in lengths:
-            weight = next(weights)
+            weight = next(weight_of)
             for name, shape in shapes.items():
                 leaf = tensors.get(f"{length!r}/{name}")
                 if leaf is None or leaf.shape != shape:

@@ -49,7 +49,8 @@ class Checkpoints:
         self.folder = workdir.absolute() / "checkpoints"
         self.options, self.read_only = options, read_only
         self.writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-        self.finishing, self.failure = None, None
+        self.finishing: threading.Thread | None = None
+        self.failure: tuple[int, BaseException] | None = None
 
     def __enter__(self):
         if not self.read_only and leads():
@@ -69,6 +70,7 @@ class Checkpoints:
         return from_leader(sorted(map(int, self._names()), reverse=True))
 
     def newest(self) -> int | None:
+        """The step of the newest that is there; None if there is none."""
         return next(iter(self.steps()), None)
 
     def save(self, state: TrainState, pending: list) -> None:

@@ -60,6 +60,7 @@ class Log:
                 os.fsync(self.file.fileno())
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of a step, to TensorBoard."""
         from tensorboardX import summary
 
         if not self.silent:
@@ -79,6 +80,7 @@ class Log:
         self._events(step, summary.scalar("held_out_loss", found["loss"]))
 
     def picture(self, step: int, picture: np.ndarray) -> None:
+        """A picture [H, W, 3] of a step, to TensorBoard."""
         from tensorboardX import summary
 
         self._events(step, summary.image("samples", picture, dataformats="HWC"))

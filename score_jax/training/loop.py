@@ -124,7 +124,7 @@ class _Run:
         saved = self.checkpoints.newest()
         self.last_line = step, time.time()
         snapshot_every = options.snapshot_every or options.checkpoint_every
-        heard = []  # the signal that any host was sent, as of each of the last calls
+        heard: list[Any] = []  # the signal that any host was sent, as of each of the last calls
         with StopSignals() as stop, _bar(step, options.steps) as bar:
             self.stop = stop
             while step < options.steps and not (len(heard) == self.in_flight and heard[0]):
@@ -225,6 +225,7 @@ class _Run:
     def write_picture(self, step, state, bar):
         bar.set_description("drawing")
         indices = range(min(pictures.GRID, self.experiment.evaluation.samples))
+        assert self.draw is not None  # else there is no time to draw
         drawn = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
         if drawn is None:
             return  # asked to stop: saving is more urgent than a picture

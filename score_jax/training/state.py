@@ -16,7 +16,7 @@ from score_jax.power_ema import decay as power_decay
 from score_jax.power_ema import exponent
 from score_jax.sections import Training
 from score_jax.times import DRAWS
-from score_jax.types import Array, Key, Scalar
+from score_jax.types import Array, Integer, Key, Scalar
 
 
 class TrainState(NamedTuple):
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
     key is folded from the seed, the step and the example's index.
     """
 
-    step: Array
+    step: Array | np.integer
     params: Params
     ema: Params
     opt_state: Any
@@ -41,7 +41,7 @@ class Metrics(NamedTuple):
     grad_norm: Array
 
 
-def learning_rate(options: Training, step: Array) -> Array:
+def learning_rate(options: Training, step: Scalar) -> Array:
     """The rate of update number `step` (from 0): linear over the warm-up, then constant."""
     return options.learning_rate * jnp.minimum(1.0, (step + 1.0) / max(options.warmup, 1))
 
@@ -65,7 +65,7 @@ def create(experiment: Experiment) -> TrainState:
     return replicated(TrainState(np.int32(0), params, params, opt_state, averages))
 
 
-def step_key(options: Training, step: Array) -> Key:
+def step_key(options: Training, step: Integer) -> Key:
     """The key of all draws of the update that follows `step` others."""
     return jax.random.fold_in(stream(options.seed, "steps"), step)
 
