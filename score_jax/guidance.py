@@ -24,7 +24,7 @@ from jaxtyping import Float
 from score_jax.errors import UserError, shown
 from score_jax.predictions import VIEWS, PredictFn, Prediction, read, shifted
 from score_jax.processes import GaussianProcess
-from score_jax.types import Array, Scalar
+from score_jax.types import Array, Example, Scalar
 
 Interval = tuple[float, float] | None
 # (x_t, t) -> log p(c | x_t), a scalar, in nats
@@ -71,7 +71,7 @@ def extrapolated(
     if not 0.0 <= rescale <= 1.0:
         raise UserError(f"guidance.rescale must lie in [0, 1], got {rescale}; 0 does nothing")
 
-    def guide(prediction: Prediction, x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def guide(prediction: Prediction, x: Example, t: Scalar) -> Prediction:
         weaker = other(x, t)
         pairs = ((view, getattr(prediction, view), getattr(weaker, view)) for view in VIEWS)
         guided = prediction._replace(
@@ -119,7 +119,7 @@ def by_classifier(
         raise UserError(f"guidance.weight must be finite, got {weight}; 0 is no guidance")
     slope_of = jax.grad(log_prob)
 
-    def guide(prediction: Prediction, x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def guide(prediction: Prediction, x: Example, t: Scalar) -> Prediction:
         guided = shifted(prediction, process, t, weight * slope_of(x, t))
         return guided._replace(evaluations=prediction.evaluations + 1)
 
@@ -128,7 +128,7 @@ def by_classifier(
 
 def _guided(
     predict: PredictFn,
-    guide: Callable[[Prediction, Float[Array, "*shape"], Scalar], Prediction],
+    guide: Callable[[Prediction, Example, Scalar], Prediction],
     process: GaussianProcess,
     weight: float,
     interval: Interval,
@@ -148,7 +148,7 @@ def _guided(
     def counted(prediction):  # of one type in both branches
         return prediction._replace(evaluations=jnp.asarray(prediction.evaluations, jnp.int32))
 
-    def guided(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def guided(x: Example, t: Scalar) -> Prediction:
         prediction = predict(x, t)
         ratio = process.sigma(t) / process.alpha(t)
         return jax.lax.cond(

@@ -19,7 +19,7 @@ from score_jax.predictions import (
     read,
 )
 from score_jax.processes import GaussianProcess
-from score_jax.types import Array, Scalar
+from score_jax.types import Array, Example, Scalar
 
 
 def _level(process, t):
@@ -100,16 +100,17 @@ def make_predict(
     view, _, sigma_data, learned_variance = parameterization
     condition = CONDITIONS[parameterization.condition]
 
-    def ask(x: Float[Array, "*shape"], t: Scalar) -> Array:
+    def ask(x: Example, t: Scalar) -> Array:
+        x = jnp.asarray(x)
         if view == "F":
             x = x / jnp.hypot(process.sigma(t), process.alpha(t) * sigma_data)
         return net(x, condition(process, t))
 
-    def energy(x: Float[Array, "*shape"], t: Scalar) -> Float[Array, ""]:
+    def energy(x: Example, t: Scalar) -> Float[Array, ""]:
         """Salimans & Ho 2021, "Should EBMs model the energy or the score?"."""
         return 0.5 * jnp.sum((x - ask(x, t)) ** 2) / process.sigma(t) ** 2
 
-    def predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def predict(x: Example, t: Scalar) -> Prediction:
         y, variance = ask(x, t), None
         if learned_variance:
             y, raw = jnp.split(y, 2, axis=-1)

@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
 
 
 # (x_t, t) -> Prediction
-PredictFn = Callable[[Float[Array, "*shape"], Scalar], Prediction]
+PredictFn = Callable[[Example, Scalar], Prediction]
 # (x_t, c) -> y: one example, see models.as_net
 Net = Callable[[Float[Array, "*shape"], Scalar], Float[Array, "..."]]
 
@@ -177,7 +177,7 @@ def target(process: GaussianProcess, x_0: Example, eps: Example, t: Scalar) -> P
 
 def from_score(process: GaussianProcess, score: ScoreFn) -> PredictFn:
     """A PredictFn from a score that is known. Where α = 0 it has no x0: see `exact`."""
-    return lambda x, t: read("score", score(x, t), process, x, t)
+    return lambda x, t: read("score", score(jnp.asarray(x), t), process, x, t)
 
 
 def from_energy(
@@ -189,7 +189,7 @@ def from_energy(
     arXiv 2101.03288, equation 5).
     """
 
-    def predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def predict(x: Example, t: Scalar) -> Prediction:
         value, slope = jax.value_and_grad(energy)(x, t)
         return read("score", -slope, process, x, t)._replace(log_density=-value)
 
@@ -203,7 +203,7 @@ def exact(process: GaussianProcess, density: Any) -> PredictFn:
     keep their precision from clean data to pure noise.
     """
 
-    def predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def predict(x: Example, t: Scalar) -> Prediction:
         c = _curves(process, t)
         score = density.noised(c.alpha, c.sigma).score(x)
         x0 = density.posterior_mean(x, c.alpha, c.sigma)
@@ -237,7 +237,7 @@ def clipped(predict: PredictFn, process: GaussianProcess, low: float, high: floa
     What Ho et al. 2020 do in their sampler's code with [-1, 1].
     """
 
-    def clipped_predict(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def clipped_predict(x: Example, t: Scalar) -> Prediction:
         prediction = predict(x, t)
         views = read("x0", jnp.clip(prediction.x0, low, high), process, x, t)
         return prediction._replace(**{view: getattr(views, view) for view in VIEWS})

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from score_jax.errors import UserError
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, start_time
-from score_jax.types import Array, Scalar, ScoreFn, Times
+from score_jax.types import Array, Example, Scalar, ScoreFn, Times
 
 
 def angle(process: GaussianProcess, t: Times) -> Float[Array, "*t"]:
@@ -39,7 +39,7 @@ def norm(process: GaussianProcess, t: Times) -> Float[Array, "*t"]:
 def angle_field(process: GaussianProcess, predict: PredictFn) -> ScoreFn:
     """(y, φ) -> dy/dφ, with the shape of y = x/n; asks the network once."""
 
-    def field(y: Float[Array, "*shape"], phi: Scalar) -> Float[Array, "*shape"]:
+    def field(y: Example, phi: Scalar) -> Float[Array, "*shape"]:
         t = time_of_angle(process, phi)
         n = norm(process, t)
         return predict(n * y, t).v / n

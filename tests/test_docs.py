@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from score_jax.build import build, known_options
+from score_jax.data import DATASETS
 from score_jax.densities import three_modes
 from score_jax.losses import LOSSES
 from score_jax.main import configured, parse, split_overrides
@@ -43,7 +44,7 @@ def elsewhere(tmp_path, monkeypatch):
     """A folder with the files that the pages speak of."""
     np.save(tmp_path / "images.npy", np.zeros((2, 64, 64, 3), np.uint8))
     monkeypatch.chdir(tmp_path)
-    families = (LOSSES, MODELS, PROCESSES, SAMPLERS)
+    families = (DATASETS, LOSSES, MODELS, PROCESSES, SAMPLERS)
     before = [dict(family) for family in families]
     yield tmp_path
     for family, entries in zip(families, before):  # a page's own entries are the page's alone

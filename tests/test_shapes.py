@@ -6,11 +6,18 @@ and every result while tests of those rooms run in a process of their own.
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from score_jax.errors import UserError
+from score_jax.processes import VP, add_noise
+from score_jax.samplers.langevin import langevin_step
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("densities", "processes", "predictions", "times", "variances", "probability_flow")
@@ -32,25 +39,102 @@ tower = "beartype.BeartypeConf(is_pep484_tower=True)"  # an int is a float, as f
 install_import_hook(rooms, f"beartype.beartype(conf={{tower}})")
 """
 
-# What is refused with a UserError has no shape to be checked: those tests are left out.
+# {test file: which of its tests}: quick ones that call the most. Not those of what is refused:
+# a wrong shape gets a TypeCheckError before the function can say its own UserError.
 RUN = {
-    "the curves, the views and the times": [
-        "tests/test_processes.py",
-        "tests/test_predictions.py",
-    ],
+    "densities": "conditional_is_the_joint and 0",
+    "linear_posterior": "coordinate_without_noise or precisions",
+    "processes": "(compose or carry) and (subvp or flow) or largest_distance",
+    "predictions": "any_view and (edm or flow) or energys and subvp",
+    "times": "(falls_from and 7 or process_has) and (edm or ncsn)",
+    "variances": "true_reverse_step and flow-0.4",
+    "odes": "below_the_tolerance",
+    "losses": "minimizes and level",
+    "score_matching": "half_the_squared_error",
+    "variational": "prior_term or 0.0-1.0-32 or gaussian_decoder",
+    "likelihood": "eight_bits",
+    "guidance": "one_pair and subvp",
+    "samplers": "own_key_alone and (heun or deis)",
+    "ode_samplers": "straight_step or phi_functions or integrate_every",
+    "stochastic_samplers": "malas_first_step",
+    "adaptive": "calls_really_made",
+    "editing": "great_circle or there_and_back and flow",
+    "observation": "transposed_matrix and (blur or gray or mask) or symmetric_system",
+    "inverse_gaussian": "pigdm and as_often and ddim",
+    "replacement": "explained_already",
+    "twisted": "resampling or one_particle and ancestral",
+    "metrics_frechet": "transported or symmetric",
+    "metrics_kernel": "closed_form",
+    "metrics_neighbors": "loops_over_all_pairs and copies",
 }
 
 
-def checked(code, **options):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+def checked(code, **environment):
+    """A Python process that checks the shapes, and runs this."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     return subprocess.run(
         [sys.executable, "-c", CHECKED + code],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | {"PYTHONPATH": path} | environment,
         capture_output=True,
         text=True,
-        **options,
     )
+
+
+def test_the_annotations_are_true_of_what_the_tests_of_these_rooms_call():
+    files = [f"tests/test_{name}.py" for name in RUN]
+    chosen = " or ".join(f"test_{name}.py and ({words})" for name, words in RUN.items())
+    words = [*files, "-k", chosen, "-rp", "--tb=short", "-p", "no:cacheprovider"]
+    run = f"import pytest; sys.exit(pytest.main({words!r}))"
+    done = checked(run, JAX_DISABLE_MOST_OPTIMIZATIONS="1", JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
+    silent = [file for file in files if not re.search(rf"PASSED {file}::", done.stdout)]
+    assert not silent, f"no test of {silent} was run"
+
+
+WRONG = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxtyping import TypeCheckError
+from score_jax.densities import two_modes
+from score_jax.metrics.kernel import squared_mmd
+from score_jax.predictions import read
+from score_jax.processes import VP, add_noise
+from score_jax.samplers.langevin import langevin_step
+
+x, key = jnp.zeros(2), jax.random.key(0)
+for wrong in (
+    lambda: add_noise(VP(), x, jnp.zeros(3), 0.5),
+    lambda: add_noise(VP(), x, x, jnp.zeros(2)),
+    lambda: two_modes().score(jnp.zeros((2, 1))),
+    lambda: read("eps", jnp.zeros(()), VP(), x, 0.5),
+    lambda: langevin_step(key, jnp.zeros(1), x, 0.1),
+    lambda: langevin_step(x, x, x, 0.1),
+    lambda: squared_mmd(np.eye(2), np.eye(3), np.ones((3, 2))),
+):
+    try:
+        wrong()
+    except TypeCheckError:
+        print("refused")
+"""
+
+
+def test_what_checks_them_is_on_and_refuses_wrong_shapes():
+    done = checked(WRONG, JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == 7 * ["refused"]
+
+
+def test_without_it_nothing_is_checked():
+    """Broadcasting an ε of another shape is what the function itself refuses, by its UserError."""
+    with pytest.raises(UserError, match="shape of x_0"):
+        add_noise(VP(), jnp.zeros(2), jnp.zeros(3), 0.5)
+    assert langevin_step(jax.random.key(0), jnp.zeros(1), jnp.zeros(2), 0.1).shape == (2,)
+
+
+def test_every_room_is_there():
+    assert {
+        file.relative_to(ROOT / "score_jax").parts[0].removesuffix(".py") for file in FILES
+    } == {*ROOMS}
 
 
 def name_of(file):

@@ -25,7 +25,7 @@ from score_jax.predictions import PredictFn, Prediction, shifted
 from score_jax.processes import GaussianProcess
 from score_jax.types import Array, Example, Scalar
 
-Twist = Callable[[Float[Array, "*shape"], Scalar], tuple[Prediction, Prediction, Float[Array, ""]]]
+Twist = Callable[[Example, Scalar], tuple[Prediction, Prediction, Float[Array, ""]]]
 
 
 def pigdm(
@@ -116,7 +116,7 @@ def mmps(
     if not tolerance >= 0.0:
         raise UserError(f"mmps.tolerance must be at least 0, got {tolerance}")
 
-    def guided(x: Float[Array, "*shape"], t: Scalar) -> Prediction:
+    def guided(x: Example, t: Scalar) -> Prediction:
         prediction, residual, pull = linearized(predict, observation, x, t)
         scale = process.sigma(t) ** 2 / process.alpha(t)  # V = scale J
         noise2 = observation.noise**2 / scale
@@ -128,11 +128,11 @@ def mmps(
 
 
 def linearized(
-    predict: PredictFn, observation: Observation, x: Float[Array, "*shape"], t: Scalar
+    predict: PredictFn, observation: Observation, x: Example, t: Scalar
 ) -> tuple[Prediction, Float[Array, "*seen"], Callable[[Example], Float[Array, "*shape"]]]:
     """(prediction, y - A x0, v -> Jᵀ v with J = ∂x0/∂x), predict called once."""
 
-    def asked(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Prediction]:
+    def asked(x: Example) -> tuple[Float[Array, "*shape"], Prediction]:
         prediction = predict(x, t)
         return prediction.x0, prediction
 
