@@ -10,13 +10,25 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from beartype.door import is_bearable
+from jaxtyping import jaxtyped
 
+from score_jax.densities import two_modes
+from score_jax.densities.linear import posterior_given
 from score_jax.errors import UserError
-from score_jax.processes import VP, add_noise
+from score_jax.losses.decoders import gaussian
+from score_jax.losses.variational import bound
+from score_jax.metrics.frechet import moments
+from score_jax.odes import solve
+from score_jax.predictions import exact
+from score_jax.processes import VP, add_noise, linear_betas
+from score_jax.samplers.exponential import curves
 from score_jax.samplers.langevin import langevin_step
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +134,30 @@ def test_what_checks_them_is_on_and_refuses_wrong_shapes():
     done = checked(WRONG, JAX_PLATFORMS="cpu")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == 7 * ["refused"]
+
+
+def results():
+    """One of each tuple of arrays: the hook checks functions, not fields."""
+    process, density, x = VP(), two_modes(), jnp.array([0.5, -1.0])
+    predict = exact(process, density)
+    levels = linear_betas(beta_min=0.1, beta_max=0.5, levels=3)
+    key = jax.random.key(0)
+    return [
+        predict(x, 0.5),
+        curves(process, np.array([0.2, 0.4, 0.6])),
+        moments(np.array([[0.0, 1.0], [2.0, 3.0], [1.0, 0.0]])),
+        posterior_given(density, np.array([[1.0, 0.0]]), np.array([0.3]), 0.1),
+        solve(lambda y, t: -y, x, 0.0, 1.0, rtol=1e-3, atol=1e-3),
+        bound(key, levels, exact(levels, density), x, variance="large", decoder=gaussian),
+    ]
+
+
+def test_the_fields_of_what_is_returned_have_their_shapes():
+    for found in results():
+        hints = get_type_hints(type(found), include_extras=True)
+        with jaxtyped("context"):  # in which a name is one length
+            wrong = [k for k, v in found._asdict().items() if not is_bearable(v, hints[k])]
+        assert not wrong, f"{type(found).__name__}: {wrong}"
 
 
 def test_without_it_nothing_is_checked():

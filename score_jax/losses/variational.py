@@ -39,7 +39,7 @@ class Bound(NamedTuple):
     """
 
     prior: Float[Array, ""]
-    transitions: Float[Array, " N-1"]
+    transitions: Float[Array, " steps"]
     reconstruction: Float[Array, ""]
 
     @property
