@@ -37,7 +37,7 @@ class Components(NamedTuple):
         return within + np.einsum("k,ki,kj->ij", self.weights, centered, centered)
 
     def sample(self, key: Key) -> Float[Array, " D"]:
-        """One draw [D]."""
+        """One draw [D]: μ_k + C_k^½ z with probability w_k, z ~ N(0, I)."""
         which, where = jax.random.split(key)
         values, vectors = np.linalg.eigh(self.covariances)
         roots = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])

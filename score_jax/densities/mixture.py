@@ -43,7 +43,10 @@ class GaussianMixture:
         object.__setattr__(self, "stds", s)
 
     def component_log_probs(self, x: Float[Given, " D"]) -> Float[Array, " K"]:
-        """log w_k N(x; μ_k, diag(s_k²)) in nats, [K], at one point x [D]."""
+        """log w_k N(x; μ_k, diag(s_k²)) in nats, [K], at one point x [D].
+
+        Raises UserError for another shape, as do all that follow from it.
+        """
         if jnp.shape(x) != self.means.shape[1:]:
             raise UserError(
                 f"expected a point [{self.means.shape[1]}], got shape {jnp.shape(x)}; for many "
@@ -54,7 +57,7 @@ class GaussianMixture:
         return jnp.log(self.weights) + log_normal.sum(-1)
 
     def log_prob(self, x: Float[Given, " D"]) -> Float[Array, ""]:
-        """log p(x) in nats at one point x [D]."""
+        """log p(x) in nats at one point x [D]: log Σ_k w_k N(x; μ_k, diag(s_k²))."""
         return jax.nn.logsumexp(self.component_log_probs(x))
 
     def score(self, x: Float[Given, " D"]) -> Float[Array, " D"]:
@@ -63,14 +66,14 @@ class GaussianMixture:
         return responsibility @ ((self.means - x) / self.stds**2)
 
     def sample(self, key: Key) -> Float[Array, " D"]:
-        """One draw [D]."""
+        """One draw [D]: μ_k + s_k z with probability w_k, z ~ N(0, I)."""
         which, where = jax.random.split(key)
         k = jax.random.categorical(which, jnp.log(self.weights))
         noise = jax.random.normal(where, self.means.shape[1:], self.means.dtype)
         return self.means[k] + self.stds[k] * noise
 
     def noised(self, alpha: Scalar, sigma: Scalar) -> "GaussianMixture":
-        """The exact density of α x + σ ε for x ~ p, ε ~ N(0, I)."""
+        """The exact density of α x + σ ε, x ~ p, ε ~ N(0, I): α μ_k and √(α² s_k² + σ²)."""
         return GaussianMixture(
             self.weights, alpha * self.means, jnp.sqrt((alpha * self.stds) ** 2 + sigma**2)
         )
@@ -111,7 +114,7 @@ class GaussianMixture:
         return GaussianMixture(weights, self.means[:, rest], self.stds[:, rest])
 
     def mean(self) -> Float[Array, " D"]:
-        """E[x] [D]."""
+        """E[x] [D]: Σ_k w_k μ_k."""
         return self.weights @ self.means
 
     def covariance(self) -> Float[Array, "D D"]:
@@ -126,7 +129,7 @@ def parzen(points: Real[Given, "N D"], bandwidth: float) -> GaussianMixture:
 
     bandwidth: h, in the units of x; 0 gives the empirical distribution, which has a log_prob
     only after noising: `parzen(points, 0.0).noised(1.0, h)` is `parzen(points, h)`.
-    Parzen 1962, with a Gaussian kernel; Vincent 2011, section 3.
+    Parzen 1962, with a Gaussian kernel; Vincent 2011.
     Raises UserError for points that are not [N, D] or not finite, or a negative bandwidth.
     """
     x = _floating(points)

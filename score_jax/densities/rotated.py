@@ -34,7 +34,7 @@ class Rotated:
         object.__setattr__(self, "basis", basis)
 
     def log_prob(self, x: Float[Given, " D"]) -> Float[Array, ""]:
-        """log p(x) in nats at one point x [D]."""
+        """log p(x) in nats at one point x [D]: that of the density at Qᵀ x."""
         return self.density.log_prob(x @ self.basis)
 
     def score(self, x: Float[Given, " D"]) -> Float[Array, " D"]:
@@ -42,25 +42,25 @@ class Rotated:
         return jnp.matmul(self.basis, self.density.score(x @ self.basis))
 
     def sample(self, key: Key) -> Float[Array, " D"]:
-        """One draw [D]."""
+        """One draw [D]: Q y, y ~ density."""
         return jnp.matmul(self.basis, self.density.sample(key))
 
     def noised(self, alpha: Scalar, sigma: Scalar) -> "Rotated":
-        """The exact density of α x + σ ε for x ~ p, ε ~ N(0, I)."""
+        """The exact density of α x + σ ε for x ~ p, ε ~ N(0, I): the rotated noised density."""
         return Rotated(self.density.noised(alpha, sigma), self.basis)
 
     def posterior_mean(
         self, x: Float[Given, " D"], alpha: Scalar, sigma: Scalar
     ) -> Float[Array, " D"]:
-        """E[x_0 | α x_0 + σ ε = x] [D] for x_0 ~ p, at one point x [D]."""
+        """E[x_0 | α x_0 + σ ε = x] [D] for x_0 ~ p, at one point x [D]: Q times it at Qᵀ x."""
         return jnp.matmul(self.basis, self.density.posterior_mean(x @ self.basis, alpha, sigma))
 
     def mean(self) -> Float[Array, " D"]:
-        """E[x] [D]."""
+        """E[x] [D]: Q E[y]."""
         return jnp.matmul(self.basis, self.density.mean())
 
     def covariance(self) -> Float[Array, "D D"]:
-        """Cov[x] [D, D]."""
+        """Cov[x] [D, D]: Q Cov[y] Qᵀ."""
         return jnp.matmul(self.basis, self.density.covariance()) @ self.basis.T
 
 

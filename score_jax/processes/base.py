@@ -21,7 +21,8 @@ from score_jax.types import Array, Example, Key, Scalar, Times
 
 
 class GaussianProcess:
-    """The two curves. A subclass gives `log_alpha` and `sigma`, both differentiable in t.
+    """The two curves. A subclass gives `log_alpha` and `sigma`, both differentiable in t, and
+    `time_of_logsnr`.
 
     All are of one time, or of an array of them, each by itself.
     """
@@ -52,17 +53,20 @@ class GaussianProcess:
         return 2.0 * (self.log_alpha(t) - jnp.log(self.sigma(t)))
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
-        """The t with logsnr(t) = logsnr; the inverse of `logsnr`."""
+        """The t with logsnr(t) = logsnr: the inverse of `logsnr`, between its ends."""
         raise NotImplementedError
 
 
 def drift(process: GaussianProcess, x: Example | float, t: Scalar) -> Float[Array, "*shape"]:
-    """f(x, t) = x d log α/dt of the forward SDE dx = f dt + g dw. Units of x per unit of t."""
+    """f(x, t) = x d log α/dt of the forward SDE dx = f dt + g dw. Units of x per unit of t.
+
+    Song et al. 2021 (arXiv 2011.13456), equation 5; f and g are those whose x_t is α x_0 + σ ε.
+    """
     return x * jax.grad(process.log_alpha)(jnp.asarray(t, float))
 
 
 def diffusion2(process: GaussianProcess, t: Scalar) -> Float[Array, ""]:
-    """g(t)² = dσ²/dt - 2 σ² d log α/dt of the forward SDE dx = f dt + g dw."""
+    """g(t)² = dσ²/dt - 2 σ² d log α/dt of the forward SDE dx = f dt + g dw. x² per unit of t."""
     t = jnp.asarray(t, float)
     growth = jax.grad(process.sigma2)(t)
     return growth - 2.0 * process.sigma2(t) * jax.grad(process.log_alpha)(t)
@@ -111,7 +115,7 @@ def posterior(
 def sample_prior(
     key: Key, process: GaussianProcess, shape: tuple[int, ...], t: Scalar = 1.0
 ) -> Float[Array, "..."]:
-    """One draw from N(0, σ(t)² I), the law of x_t up to what is left of the data."""
+    """One draw [shape] from N(0, σ(t)² I), the law of x_t but for what is left of the data."""
     return process.sigma(t) * jax.random.normal(key, shape)
 
 
@@ -131,7 +135,7 @@ def start_time(process: GaussianProcess) -> float:
 
 
 def require_increasing(low_name: str, low: float, high_name: str, high: float) -> None:
-    """Raises UserError unless 0 < low < high."""
+    """Raises UserError unless 0 < low < high < ∞."""
     if not (0 < low < high and np.isfinite(high)):
         raise UserError(
             f"expected 0 < {low_name} < {high_name}, got {low_name} = {low} and "

@@ -27,12 +27,15 @@ class VE(GaussianProcess):
         require_increasing("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        """log α = 0."""
         return jnp.zeros_like(t, dtype=jnp.result_type(float))
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = σ_min (σ_max/σ_min)^t."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** jnp.asarray(t)
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """t = log(σ/σ_min)/log(σ_max/σ_min), log σ = -logsnr/2."""
         low, high = np.log(self.sigma_min), np.log(self.sigma_max)
         return (-0.5 * jnp.asarray(logsnr) - low) / (high - low)
 
@@ -47,6 +50,7 @@ class _LinearBeta(GaussianProcess):
         require_increasing("beta_min", self.beta_min, "beta_max", self.beta_max)
 
     def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        """log α = -(β_min t + (β_max - β_min) t²/2)/2."""
         t = jnp.asarray(t)
         return -0.5 * (self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2)
 
@@ -71,12 +75,15 @@ class VP(_LinearBeta):
     beta_max: float = 20.0
 
     def sigma2(self, t: Times) -> Float[Array, "*t"]:
+        """σ² = 1 - α²."""
         return -jnp.expm1(2.0 * self.log_alpha(t))
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = √(1 - α²)."""
         return jnp.sqrt(self.sigma2(t))
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """The t with ∫_0^t β = log(1 + e^-logsnr), the root of a quadratic equation."""
         return self._time_of_log_alpha(-0.5 * jax.nn.softplus(-jnp.asarray(logsnr)))
 
 
@@ -93,9 +100,11 @@ class SubVP(_LinearBeta):
     beta_max: float = 20.0
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = 1 - α²."""
         return -jnp.expm1(2.0 * self.log_alpha(t))
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """The t with ∫_0^t β = 2 arcsinh(e^(-logsnr/2)/2), the root of a quadratic equation."""
         ratio = jnp.exp(-0.5 * jnp.asarray(logsnr))  # σ/α = 1/α - α = 2 sinh(-log α)
         return self._time_of_log_alpha(-jnp.arcsinh(0.5 * ratio))
 
@@ -135,15 +144,19 @@ class Cosine(GaussianProcess):
         return np.pi / 2 - self._noisy - self._clean
 
     def alpha(self, t: Times) -> Float[Array, "*t"]:
+        """α = cos θ."""
         return jnp.sin(self._noisy + (1.0 - jnp.asarray(t)) * self._turn)
 
     def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        """log α = log cos θ."""
         return jnp.log(self.alpha(t))
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = sin θ."""
         return jnp.sin(self._clean + jnp.asarray(t) * self._turn)
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """t = (θ - θ(0))/(θ(1) - θ(0)), θ = arctan e^(-logsnr/2)."""
         return (jnp.arctan(jnp.exp(-0.5 * jnp.asarray(logsnr))) - self._clean) / self._turn
 
 
@@ -171,13 +184,16 @@ class EDM(GaussianProcess):
         return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
 
     def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        """log α = 0."""
         return jnp.zeros_like(t, dtype=jnp.result_type(float))
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = (σ_min^(1/ρ) + t (σ_max^(1/ρ) - σ_min^(1/ρ)))^ρ."""
         low, high = self._ends
         return (low + jnp.asarray(t) * (high - low)) ** self.rho
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """t = (σ^(1/ρ) - σ_min^(1/ρ))/(σ_max^(1/ρ) - σ_min^(1/ρ)), σ = e^(-logsnr/2)."""
         low, high = self._ends
         return (jnp.exp(-0.5 / self.rho * jnp.asarray(logsnr)) - low) / (high - low)
 
@@ -193,13 +209,17 @@ class Flow(GaussianProcess):
     """
 
     def alpha(self, t: Times) -> Float[Array, "*t"]:
+        """α = 1 - t."""
         return 1.0 - jnp.asarray(t, jnp.result_type(float))
 
     def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        """log α = log(1 - t)."""
         return jnp.log1p(-jnp.asarray(t, jnp.result_type(float)))
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = t."""
         return jnp.asarray(t, jnp.result_type(float))
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """t = 1/(1 + e^(logsnr/2))."""
         return jax.nn.sigmoid(-0.5 * jnp.asarray(logsnr))

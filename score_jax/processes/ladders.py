@@ -40,12 +40,15 @@ class Tabulated(GaussianProcess):
 
     @classmethod
     def from_sigmas(cls, sigmas: ArrayLike) -> "Tabulated":
-        """NCSN's ladder (α = 1) from its noise levels, in increasing order."""
+        """NCSN's ladder (α = 1) from its noise levels [N], in increasing order.
+
+        Song & Ermon 2019, section 4. Raises UserError as the class does.
+        """
         return cls(np.asarray(sigmas, np.float64), preserving=False)
 
     @classmethod
     def from_betas(cls, betas: ArrayLike) -> "Tabulated":
-        """DDPM's ladder from its forward variances β_1 .. β_N: α_i² = Π_{j<=i} (1 - β_j).
+        """DDPM's ladder from its forward variances β_1 .. β_N [N]: α_i² = Π_{j<=i} (1 - β_j).
 
         Ho et al. 2020 (arXiv 2006.11239), equations 2 and 4. Raises UserError unless
         every β lies in (0, 1).
@@ -69,20 +72,25 @@ class Tabulated(GaussianProcess):
         return jnp.where(k == 0, w * upper, lower * (upper / lower) ** w)
 
     def log_alpha(self, t: Times) -> Float[Array, "*t"]:
+        """log α = -log(1 + r²)/2 where α² + σ² = 1, r = σ/α; else 0."""
         ratio2 = self._ratio2(t)
         return -0.5 * jnp.log1p(ratio2) if self.preserving else jnp.zeros_like(ratio2)
 
     def sigma2(self, t: Times) -> Float[Array, "*t"]:
+        """σ² = r²/(1 + r²) where α² + σ² = 1, r = σ/α; else r²."""
         ratio2 = self._ratio2(t)
         return ratio2 / (1.0 + ratio2) if self.preserving else ratio2
 
     def sigma(self, t: Times) -> Float[Array, "*t"]:
+        """σ = √σ²."""
         return jnp.sqrt(self.sigma2(t))
 
     def logsnr(self, t: Times) -> Float[Array, "*t"]:
+        """logsnr = -log r², r = σ/α; ∞ at t = 0."""
         return -jnp.log(self._ratio2(t))
 
     def time_of_logsnr(self, logsnr: Times) -> Float[Array, "*t"]:
+        """The interpolation backwards; beyond the noisiest level 1."""
         table = 2.0 * np.log(self.ratios)
         times = np.arange(1, self.levels + 1) / self.levels
         below = jnp.exp(-jnp.asarray(logsnr) - table[0]) / self.levels
@@ -91,21 +99,30 @@ class Tabulated(GaussianProcess):
 
 
 def geometric(*, sigma_min: float, sigma_max: float, levels: int) -> Tabulated:
-    """NCSN's ladder, σ geometric, sigma_min its level 0. Song & Ermon 2019, section 4.1."""
+    """NCSN's ladder, σ_i = σ_min (σ_max/σ_min)^(i/(N-1)). Song & Ermon 2019, section 4.1.
+
+    Raises UserError unless 0 < sigma_min < sigma_max and 2 <= levels <= MOST_LEVELS.
+    """
     require_increasing("sigma_min", sigma_min, "sigma_max", sigma_max)
     require_levels(levels)
     return Tabulated.from_sigmas(np.geomspace(sigma_min, sigma_max, levels))
 
 
 def linear_betas(*, beta_min: float, beta_max: float, levels: int) -> Tabulated:
-    """DDPM's ladder: β linear, theirs from 1e-4 to 0.02 in 1,000. Ho et al. 2020, section 4."""
+    """DDPM's ladder: β linear, theirs from 1e-4 to 0.02 in 1,000. Ho et al. 2020, section 4.
+
+    Raises UserError unless 0 < beta_min < beta_max < 1 and 2 <= levels <= MOST_LEVELS.
+    """
     require_increasing("beta_min", beta_min, "beta_max", beta_max)
     require_levels(levels)
     return Tabulated.from_betas(np.linspace(beta_min, beta_max, levels))
 
 
 def quadratic_betas(*, beta_min: float, beta_max: float, levels: int) -> Tabulated:
-    """The square roots of β linear: Ho et al. 2020's "quad", which Song et al. 2020 use too."""
+    """The square roots of β linear: Ho et al. 2020's "quad", which Song et al. 2020 use too.
+
+    Raises UserError as `linear_betas`.
+    """
     require_increasing("beta_min", beta_min, "beta_max", beta_max)
     require_levels(levels)
     return Tabulated.from_betas(np.linspace(beta_min**0.5, beta_max**0.5, levels) ** 2)

@@ -89,7 +89,7 @@ def best_step_size(process: Tabulated, steps_per_level: int) -> float:
     After T steps of x ← x + ε s + √(2ε) z at the next level the variance is r times the
     level's, r = (1 - ε/σ²)^(2T) (γ² - b) + b, b = 2ε/(σ² - σ² (1 - ε/σ²)²); ε is where
     |r - 1| is least. Technique 4, section 3.4, equation 4. This is the paper's ε; our
-    `annealed_langevin(step_size=...)` is twice it.
+    `annealed_langevin(step_size=...)` is twice it. process: with α = 1 and at least two levels.
     Raises UserError unless steps_per_level >= 1.
     """
     if steps_per_level < 1:
