@@ -57,7 +57,10 @@ class Parameterization(NamedTuple):
 
 
 def check_parameterization(process: GaussianProcess, parameterization: Parameterization) -> None:
-    """Raises UserError if the network cannot be asked this way about this process."""
+    """Raises UserError if the network cannot be asked this way about this process.
+
+    For unknown names, σ_d <= 0, levels that the process has not, and an energy's second half.
+    """
     view, condition = parameterization.view, parameterization.condition
     if view not in NETWORK_VIEWS:
         raise unknown("parameterization.view", view, NETWORK_VIEWS)
@@ -84,7 +87,7 @@ def check_parameterization(process: GaussianProcess, parameterization: Parameter
 
 
 def check_start(process: GaussianProcess, view: str, start: float) -> None:
-    """Raises UserError where sampling starts at a time at which the view does not tell x0."""
+    """Raises UserError where sampling starts at a time, α = 0, at which the view tells no x0."""
     if float(process.alpha(start)) == 0.0 and view in ("eps", "score", "scaled_score", "energy"):
         raise UserError(
             f"sampler.start = {start}: nothing of the data is left there, and x0 cannot be told "
@@ -96,7 +99,14 @@ def check_start(process: GaussianProcess, view: str, start: float) -> None:
 def make_predict(
     net: Net, process: GaussianProcess, parameterization: Parameterization
 ) -> PredictFn:
-    """The PredictFn of a network: asks it once, reads the answer in every view."""
+    """The PredictFn of a network: asks it once, reads the answer in every view.
+
+    y = net(x_t, c(t)), with c the condition and x_t/√(σ² + α² σ_d²) in x_t's place for the view F;
+    `predictions.read` makes of y what is known of x_t. Learned variances are the second half of y's
+    last axis, r, as Prediction.variance = (r + 1)/2.
+    To be checked by `check_parameterization` before. Raises UserError, when called, for a y of
+    another shape than x's.
+    """
     view, _, sigma_data, learned_variance = parameterization
     condition = CONDITIONS[parameterization.condition]
 

@@ -163,7 +163,9 @@ def express(
     t: Scalar,
     sigma_data: float = SIGMA_DATA,
 ) -> Float[Array, "*shape"]:
-    """One view of a prediction, also those that only networks have (F, posterior_mean)."""
+    """One view of a prediction, p x0 + q eps: also of those that only networks have (scaled_score,
+    F, posterior_mean), as above. Raises UserError for an unknown view, and for the energy.
+    """
     if view in VIEWS:
         return getattr(prediction, view)
     p, q = _row(view, process, t, _curves(process, t), sigma_data)
@@ -171,12 +173,16 @@ def express(
 
 
 def target(process: GaussianProcess, x_0: Example, eps: Example, t: Scalar) -> Prediction:
-    """What a perfect network would be asked for: all views of the true pair (x_0, ε)."""
+    """All views of the true pair (x_0, ε), of one shape, as above: the targets of denoising."""
     return _views(jnp.asarray(x_0), jnp.asarray(eps), _curves(process, t))
 
 
 def from_score(process: GaussianProcess, score: ScoreFn) -> PredictFn:
-    """A PredictFn from a score that is known. Where α = 0 it has no x0: see `exact`."""
+    """A PredictFn from a score (x, t) -> ∇ log p_t(x) that is known: x0 = (x + σ² score)/α.
+
+    Where α = 0 it has no x0: see `exact`. Raises UserError, when called, for a score of another
+    shape than x's.
+    """
     return lambda x, t: read("score", score(jnp.asarray(x), t), process, x, t)
 
 
@@ -185,8 +191,8 @@ def from_energy(
 ) -> PredictFn:
     """A PredictFn from an energy (x, t) -> scalar: p_t ∝ exp(-energy), score = -∇ energy.
 
-    The normalizing constant drops out of the score (LeCun et al. 2006; Song & Kingma 2021,
-    arXiv 2101.03288, equation 5).
+    energy: in nats. The normalizing constant drops out of the score (LeCun et al. 2006; Song &
+    Kingma 2021, arXiv 2101.03288).
     """
 
     def predict(x: Example, t: Scalar) -> Prediction:
@@ -234,7 +240,8 @@ def shifted(
 def clipped(predict: PredictFn, process: GaussianProcess, low: float, high: float) -> PredictFn:
     """predict with x0 clipped to [low, high] and every other view made consistent with it.
 
-    What Ho et al. 2020 do in their sampler's code with [-1, 1].
+    What Ho et al. 2020 do in their sampler's code with [-1, 1]. low, high: in the network's units.
+    log_density and variance stay those of predict. Undefined at σ = 0.
     """
 
     def clipped_predict(x: Example, t: Scalar) -> Prediction:

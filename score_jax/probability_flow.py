@@ -37,7 +37,7 @@ def norm(process: GaussianProcess, t: Times) -> Float[Array, "*t"]:
 
 
 def angle_field(process: GaussianProcess, predict: PredictFn) -> ScoreFn:
-    """(y, φ) -> dy/dφ, with the shape of y = x/n; asks the network once."""
+    """(y, φ) -> dy/dφ = v(n y, t)/n, with the shape of y = x/n; asks the network once."""
 
     def field(y: Example, phi: Scalar) -> Float[Array, "*shape"]:
         t = time_of_angle(process, phi)

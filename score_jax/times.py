@@ -1,9 +1,9 @@
 """Times to train at (laws, draws) and times to sample through (grids).
 
-A law maps u ~ U[0, 1) to a training time; a draw gives every example of a batch its u; a grid
-orders n + 1 decreasing sampling times from a start to an end, on the host in float64. The number
-of sampling steps is the sampler's: it need not be the number of levels that the network was
-trained at.
+A law maps u ~ U[0, 1) to a training time t in [0, 1]; a draw gives the example at `position` of a
+batch its u, from the batch's key; a grid orders n + 1 decreasing sampling times from a start to an
+end, on the host in float64. The number of sampling steps is the sampler's: it need not be the
+number of levels that the network was trained at.
 """
 
 from collections.abc import Callable
@@ -24,18 +24,24 @@ FIRST = 1e-5  # Song et al. 2021, appendix C: training stays so far away from t 
 
 
 def uniform_law(process: GaussianProcess, u: Scalar) -> Scalar:
-    """t ~ U[1e-5, 1): Song et al. 2021, appendix C, which stay 1e-5 away from t = 0."""
+    """t = 1e-5 + (1 - 1e-5) u: Song et al. 2021, appendix C, who stay 1e-5 away from t = 0."""
     return FIRST + (1.0 - FIRST) * u
 
 
 def ladder_law(process: GaussianProcess, u: Scalar) -> Float[Array, ""]:
-    """t uniform over the N levels (i + 1)/N of a ladder. Ho et al. 2020, algorithm 1."""
+    """t = (⌊u N⌋ + 1)/N, uniform over the N levels of a ladder. Ho et al. 2020, algorithm 1.
+
+    Raises UserError for a process without a ladder.
+    """
     levels = _ladder(process, "law")
     return (jnp.minimum(jnp.floor(u * levels), levels - 1) + 1) / levels
 
 
 def lognormal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) -> Float[Array, ""]:
-    """log σ/α ~ N(mean, std²), within the process's range. Karras et al. 2022, table 1."""
+    """log σ/α = mean + std Φ⁻¹(u), what lies beyond the process's range put at its end.
+
+    Karras et al. 2022 (arXiv 2206.00364), table 1, for α = 1.
+    """
     log_ratio = mean + std * jax.scipy.special.ndtri(u)
     return jnp.clip(process.time_of_logsnr(-2.0 * log_ratio), 0.0, 1.0)
 
@@ -43,12 +49,12 @@ def lognormal_law(process: GaussianProcess, u: Scalar, mean: float, std: float) 
 def logit_normal_law(
     process: GaussianProcess, u: Scalar, mean: float, std: float
 ) -> Float[Array, ""]:
-    """log t/(1 - t) ~ N(mean, std²). Esser et al. 2024 (arXiv 2403.03206), equation 19."""
+    """log t/(1 - t) = mean + std Φ⁻¹(u). Esser et al. 2024 (arXiv 2403.03206), equation 19."""
     return jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
 
 
 def importance_law(process: GaussianProcess, u: Scalar) -> Float[Array, ""]:
-    """p(t) ∝ g²/σ² = -d logsnr/dt, that is, logsnr uniform between its ends.
+    """p(t) ∝ g²/σ² = -d logsnr/dt, that is, logsnr uniform between t = 1e-5 and `start_time`.
 
     The law under which the likelihood-weighted loss of an eps network has no weight left:
     Song et al. 2021 (arXiv 2101.09258), section 5.1, for any process.
@@ -78,8 +84,8 @@ def make_law(
     w is 1 but for "importance", where it is the ratio of the uniform density to the law's: the
     loss keeps its expectation over uniform t and loses variance. mean, std: of the normal laws,
     theirs by default (lognormal -1.2 and 1.2, logit_normal 0 and 1).
-    Raises UserError for an unknown law, a ladder law without a ladder, and mean or std where
-    they have no meaning.
+    Raises UserError for an unknown law, a ladder law without a ladder, mean or std where they
+    have no meaning, and std <= 0.
     """
     if law not in LAWS:
         raise unknown("loss.law", law, LAWS)
@@ -121,7 +127,7 @@ def independent(key: Key, position: Integer, batch_size: int) -> Float[Array, ""
 
 
 def antithetic(key: Key, position: Integer, batch_size: int) -> Float[Array, ""]:
-    """Pairs u and 1 - u."""
+    """Pairs u and 1 - u of neighbours, u ~ U[0, 1)."""
     return mirrored(jax.random.uniform(jax.random.fold_in(key, position // 2)), position)
 
 
@@ -139,7 +145,7 @@ DRAWS = {"independent": independent, "antithetic": antithetic, "stratified": str
 
 
 def uniform_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
-    """n equal steps of t."""
+    """n equal steps of t: start + (end - start) i/n."""
     return np.linspace(start, end, n + 1)
 
 
@@ -154,6 +160,7 @@ def ladder_grid(process: GaussianProcess, n: int, start: float, end: float) -> G
 
     With n = N all levels, as in NCSN and DDPM; with fewer the strided subset of Song et
     al. 2020 (DDIM, arXiv 2010.02502, section 4.2); with more the levels are interpolated.
+    Raises UserError for a process without a ladder, and a start before the first level.
     """
     levels = _ladder(process, "grid")
     first = np.floor(start * levels + 1e-9)
@@ -169,13 +176,19 @@ def ladder_grid(process: GaussianProcess, n: int, start: float, end: float) -> G
 
 
 def karras_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
-    """(σ/α)^(1/7) in equal steps. Karras et al. 2022, equation 5, with ρ = 7."""
+    """(σ/α)^(1/7) in equal steps. Karras et al. 2022, equation 5, with ρ = 7.
+
+    Raises UserError where α or σ is 0 at an end.
+    """
     low, high = np.exp(-_logsnr_at(process, "karras", start, end) / 14)[::-1]
     return _through(process, -14 * np.log(np.linspace(high, low, n + 1)), start, end)
 
 
 def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
-    """logsnr in equal steps. Lu et al. 2022 (DPM-Solver, arXiv 2206.00927), section 3.3."""
+    """logsnr in equal steps. Lu et al. 2022 (DPM-Solver, arXiv 2206.00927), section 3.3.
+
+    Raises UserError where α or σ is 0 at an end.
+    """
     noisy, clean = _logsnr_at(process, "logsnr", start, end)
     return _through(process, np.linspace(noisy, clean, n + 1), start, end)
 

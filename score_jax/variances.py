@@ -30,7 +30,7 @@ def small_log_variance(process: GaussianProcess, s: Times, t: Times) -> Float[Ar
     """log c² of q(x_s | x_t, x_0). The first step of a ladder, to s = 0, has that of the second.
 
     c = 0 at s = 0: the variance is clipped there as in Ho et al. 2020's code and Nichol &
-    Dhariwal 2021's.
+    Dhariwal 2021's. Without a ladder it is -∞ where σ(s) = 0.
     """
     if process.levels is not None:
         first = jnp.asarray(s) <= 0.0
@@ -39,7 +39,7 @@ def small_log_variance(process: GaussianProcess, s: Times, t: Times) -> Float[Ar
 
 
 def large_log_variance(process: GaussianProcess, s: Times, t: Times) -> Float[Array, "*t"]:
-    """log β of q(x_t | x_s)."""
+    """log β of q(x_t | x_s), β = σ_t² - (α_t/α_s)² σ_s²."""
     return 2.0 * jnp.log(transition(process, s, t)[1])
 
 
