@@ -44,7 +44,7 @@ def training_times(
 ) -> Callable[[Scalar], tuple[Scalar, Scalar]]:
     """u -> (t, w) of `times.make_law`, or always (at, 1): denoising at one noise level.
 
-    Raises UserError for `at` outside [0, 1] and for what `make_law` refuses.
+    Raises UserError for `at` outside [0, 1], mean or std beside it, and what `make_law` refuses.
     """
     if at is None:
         return make_law(process, law, mean, std)
@@ -59,7 +59,7 @@ def training_times(
 
 
 def split_draw(key: Key, u: Scalar | None) -> tuple[Scalar, Key]:
-    """(u, a key for the rest): u as given, or drawn."""
+    """(u, a key for the rest): u as given, or drawn from U[0, 1)."""
     time_key, rest = jax.random.split(key)
     return (jax.random.uniform(time_key) if u is None else u), rest
 
@@ -67,7 +67,7 @@ def split_draw(key: Key, u: Scalar | None) -> tuple[Scalar, Key]:
 def weight_fn(
     process: GaussianProcess, weight: str, view: str, sigma_data: float = SIGMA_DATA
 ) -> Callable[[Scalar], Scalar]:
-    """t -> the weight of a squared error in this view.
+    """t -> the weight of a squared error in this view: a name of WEIGHTS, see `denoising`.
 
     Raises UserError for an unknown name, and for a weight that belongs to another view.
     """

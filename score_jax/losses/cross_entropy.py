@@ -32,8 +32,8 @@ def cross_entropy(
     Song et al. 2021 (arXiv 2011.13456), appendix I.1.
 
     law, law_mean, law_std: as in `denoising`.
-    Raises UserError for an unknown law, a ladder law without a ladder, and law_mean or law_std
-    where they have no meaning.
+    Raises UserError for an unknown law, a ladder law without a ladder, law_mean or law_std
+    where they have no meaning, and law_std <= 0.
     """
     time_of = training_times(process, law, mean=law_mean, std=law_std)
 

@@ -55,7 +55,7 @@ def discretized_gaussian(low: float = -1.0, high: float = 1.0, gray_levels: int 
 
 
 def log_normal_mass(lower: Example, upper: Example) -> Float[Array, "*shape"]:
-    """log (Φ(upper) - Φ(lower)) for lower < upper, precise in both tails."""
+    """log (Φ(upper) - Φ(lower)) of each number, for lower < upper, precise in both tails."""
     mirrored = lower + upper > 0.0
     lower, upper = jnp.where(mirrored, -upper, lower), jnp.where(mirrored, -lower, upper)
     log_upper = log_ndtr(upper)

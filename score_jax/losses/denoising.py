@@ -63,8 +63,10 @@ def denoising(
             law="lognormal", view="x0", weight="edm" (or view="F", weight="one": the same)
         Hang et al. 2023 (arXiv 2303.09556), equation 5: view="x0", weight="min_snr"
         Lipman et al. 2023 (arXiv 2210.02747), equation 9: law="uniform", view="velocity"
-    Raises UserError for an unknown name, a ladder law without a ladder, a weight that belongs
-    to another view, and a time outside [0, 1] or without noise.
+    A number for one example, x_0 in the network's units; in nats where that is said above.
+    Raises UserError for an unknown name, a ladder law or posterior_mean without a ladder, a weight
+    that belongs to another view, a time outside [0, 1] or without noise, law_mean or law_std where
+    they have no meaning, and law_std or sigma_data <= 0.
     """
     if reduction not in REDUCTIONS:
         raise unknown("loss.reduction", reduction, REDUCTIONS)

@@ -11,7 +11,8 @@ the Fisher divergence: by integration by parts (Hyvärinen 2005, theorem 1)
 
 `explicit` knows ∇ log p_t, `implicit` takes the trace exactly, `sliced` by random directions
 (E v vᵀ = I, so that E vᵀ J v = tr J), `finite_difference` without derivatives of the network.
-At a time without noise they are the losses on clean data.
+At a time without noise they are the losses on clean data. All are sums over the D dimensions of
+one example, in units of w/x².
 """
 
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def explicit_of(
     at: float | None = None,
     weight: str = "one",
 ) -> LossFn:
-    """`explicit` of a density.
+    """`explicit` of a density: ½ w(t) |s(x, t) - ∇ log p_t(x)|², p_t = density.noised(α, σ).
 
     With `parzen(data, 0.0)` it is that of the data themselves, whose p_t is their kernel density
     estimate of bandwidth σ (Vincent 2011). Options and errors as in `explicit`.

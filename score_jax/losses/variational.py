@@ -103,7 +103,10 @@ def prior_term(process: GaussianProcess, x_0: Example) -> Float[Array, ""]:
 def ask(
     process: GaussianProcess, predict: PredictFn, x_0: Example, eps: Example, level: Scalar
 ) -> Prediction:
-    """What the network says about x_0 noised to a level."""
+    """What the network says about α x_0 + σ ε at a level i in 0 .. N - 1, t = (i + 1)/N.
+
+    Raises UserError for a process without a ladder, and x_0 and ε of unequal shapes.
+    """
     t = (level + 1.0) / require_ladder(process)
     return predict(add_noise(process, x_0, eps, t), t)
 
@@ -121,6 +124,8 @@ def level_term(
 
     The KL divergence is that of two Gaussians, in closed form, whose variances may differ.
     Differentiable, and one formula for all levels, so that a level can be chosen at random.
+    level, variance, decoder: as in `ask` and `bound`; error: its number at this level.
+    Raises UserError as `bound`.
     """
     n, share = require_ladder(process), prediction.variance
     last = decoder.fixed if variance in ("small", "large") else variance
@@ -175,7 +180,8 @@ def variational(
     variance: small, large or learned. decoder: "discretized", of the 256 gray levels of images
     in [-1, 1] (centered) or in [0, 1]; "gaussian", for continuous data.
     Ho et al. 2020, equation 5; with learned variances L_vlb of Nichol & Dhariwal 2021.
-    Raises UserError for an unknown name and a process without a ladder.
+    Raises UserError for an unknown name, a process without a ladder and, when called with learned
+    variances, a network without them.
     """
     require_ladder(process)
     if variance not in TRAINED:
@@ -230,7 +236,10 @@ def hybrid(
 def draw(
     key: Key, process: GaussianProcess, x_0: Example, u: Scalar | None
 ) -> tuple[Float[Array, ""], Float[Array, "*shape"]]:
-    """(a level, uniform over the ladder, and fresh noise)."""
+    """(a level, uniform over 0 .. N - 1, and fresh ε ~ N(0, I)), the level that of u in [0, 1).
+
+    Raises UserError for a process without a ladder.
+    """
     u, noise_key = split_draw(key, u)
     level = jnp.round(ladder_law(process, u) * require_ladder(process)) - 1.0
     return level, jax.random.normal(noise_key, x_0.shape, x_0.dtype)
@@ -244,7 +253,7 @@ def estimate(
     variance: str,
     decoder: Decoder,
 ) -> Float[Array, ""]:
-    """(L_T + N L_level)/D, in nats a dimension."""
+    """(L_T + N L_level)/D, in nats a dimension. Raises UserError as `bound`."""
     term = level_term(process, prediction, x_0, level, variance, decoder)
     return (prior_term(process, x_0) + require_ladder(process) * term) / x_0.size
 
