@@ -1,4 +1,10 @@
-"""Samplers: SAMPLERS maps a name to a factory (process, **options) -> Sampler."""
+"""Samplers: SAMPLERS maps a name to a factory (process, **options) -> Sampler.
+
+A docstring gives the step from t to s < t, with z ~ N(0, I), and x0, eps (ε) and score what the
+network says at (x_t, t); _t and _s are at these times. Options of the same name mean the same:
+steps, grid, start, end and denoise as in `base.make_times`, which refuses with a UserError those
+that cannot be, for every factory.
+"""
 
 from collections.abc import Callable
 

@@ -36,7 +36,7 @@ def adaptive(
     α(start) = 0, at the time with logsnr = -14. denoise: end with E[x_0 | x], one network
     evaluation more.
 
-    Raises UserError unless 0 <= end < start <= 1, σ(end) > 0 and the tolerances are positive.
+    Raises UserError unless 0 <= end < start <= 1 and σ(end) > 0, and as `odes.check_tolerances`.
     """
     check_tolerances(rtol, atol, max_evaluations)
     end, start = flow_times(process, end, start)

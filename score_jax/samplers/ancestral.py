@@ -22,6 +22,8 @@ def ancestral(
 ) -> Sampler:
     """x_s = a x_t + b x0_θ(x_t) + √v z, with (a, b) of the posterior q(x_s | x_t, x_0).
 
+    Ho et al. 2020 (arXiv 2006.11239), algorithm 2, for any process.
+
     variance: v is small, large, learned or analytic, see `variances`. An analytic one depends
     on the network and on the data: `calibrate` the sampler with the mean of
     `variances.eps_errors` at its times before it is used, as `sampling.make_draw` does:
@@ -29,6 +31,8 @@ def ancestral(
         sampler = sampler.calibrate(errors)    # errors [n] at the times sampler.schedule[0]
 
     steps, grid, start, end, denoise: see `samplers.base.make_times`.
+    Raises UserError for an unknown variance, learned without Prediction.variance (when it steps),
+    and errors of another shape.
     """
     if variance not in VARIANCES:
         raise unknown("sampler.variance", variance, VARIANCES)

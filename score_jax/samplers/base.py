@@ -83,7 +83,7 @@ class Sampler(NamedTuple):
 def of_kernel(times: "Times", kernel: Kernel, *columns: Float[np.ndarray, " n"]) -> Sampler:
     """The sampler x_s = mean + deviation z, z ~ N(0, I), (mean, deviation) = kernel(...).
 
-    columns: the schedule's besides t and s.
+    The deviation is a number, or an array of x's shape. columns: the schedule's besides t and s.
     """
 
     def step(key, predict, x, *row):
@@ -115,7 +115,7 @@ class _Counted:
 
 
 def start(key: Key, process: GaussianProcess, sampler: Sampler, shape: tuple[int, ...]) -> Run:
-    """The run before the first step: at a draw from the process's prior, or at sampler.first."""
+    """The run before the first step: at a draw from N(0, σ(start)² I), or at sampler.first."""
     key = jax.random.fold_in(key, sampler.steps)
     first = sampler.first or (lambda key, shape: sample_prior(key, process, shape, sampler.start))
     x = first(key, shape)
@@ -167,7 +167,10 @@ def sample_counted(
     predict: PredictFn,
     shape: tuple[int, ...],
 ) -> tuple[Float[Array, "..."], Int[Array, ""]]:
-    """(x, network evaluations): one draw, from the prior to the end: start, all steps, finish."""
+    """(x [shape], network evaluations): one draw: `start`, all steps, `finish`.
+
+    Raises UserError as `advance`.
+    """
     run = start(key, process, sampler, shape)
     return finish(sampler, predict, advance(key, sampler, predict, run, 0, sampler.steps))
 
@@ -179,12 +182,12 @@ def sample(
     predict: PredictFn,
     shape: tuple[int, ...],
 ) -> Float[Array, "..."]:
-    """One draw, from the prior to the end."""
+    """One draw [shape], from the prior to the end. Raises UserError as `advance`."""
     return sample_counted(key, process, sampler, predict, shape)[0]
 
 
 class Times(NamedTuple):
-    """The times t -> s of every step, and how the sampler ends."""
+    """The times t -> s of every step, the first x's time, and how the sampler ends."""
 
     t: Float[np.ndarray, " n"]
     s: Float[np.ndarray, " n"]
@@ -197,7 +200,11 @@ class Times(NamedTuple):
 def make_grid(
     process: GaussianProcess, grid: str, steps: int, start: float, end: float
 ) -> Float[np.ndarray, " {steps}+1"]:
-    """The n + 1 decreasing times of n steps. Raises UserError for options that cannot be."""
+    """The n + 1 decreasing times of n steps, by a name of `times.GRIDS`.
+
+    Raises UserError for an unknown grid, steps < 1 or beyond MOST_STEPS, unless 0 <= end < start
+    <= 1, where the grid cannot be had, and for an end that is not below its last time.
+    """
     if grid not in GRIDS:
         raise unknown("sampler.grid", grid, GRIDS)
     if steps < 1:
@@ -235,7 +242,7 @@ def make_times(
     denoise: end with x ← E[x_0 | x], one network evaluation more. A step to a time without
     noise (σ = 0) *is* that, so it is the last of the `steps` then, whatever denoise says.
     divides: the sampler divides by α, and begins at `processes.start_time` if there is none.
-    Raises UserError for options that cannot be.
+    Raises UserError as `make_grid`.
     """
     start = where_data_is_left(process, start) if divides else start
     times = make_grid(process, grid, steps, start, end)

@@ -40,9 +40,10 @@ def langevin(
 ) -> Sampler:
     """Langevin dynamics at the one time `end`, from the prior. Song & Ermon 2019, equation 4.
 
+    x ← x + ε/2 score + √ε z, ε = step_size in units of x².
     Biased by the step size and slow to mix between modes: that is its lesson.
     steps: network evaluations. denoise: end with x ← E[x_0 | x], one evaluation more.
-    Raises UserError where σ(end) = 0: there is no score without noise.
+    Raises UserError as `times_at`: where σ(end) = 0 there is no score.
     """
     at = times_at(process, steps, end, step_size)
 
@@ -57,8 +58,8 @@ def times_at(
 ) -> Float[np.ndarray, " {steps}"]:
     """`steps` times `end`: the times of a chain at one noise level.
 
-    Raises UserError for steps < 1, an end outside [0, 1) or without noise, and a step size
-    that is not positive.
+    Raises UserError for steps < 1 or beyond MOST_STEPS, an end outside [0, 1) or without noise,
+    and a step size that is not positive.
     """
     require_positive(step_size)
     at = np.full(len(make_grid(process, "uniform", steps, 1.0, end)) - 1, end)
@@ -95,6 +96,7 @@ def annealed_langevin(
     step_size: ε at σ_L, in units of x²; half of it is the step of the authors' image code.
     denoise: end with x ← E[x_0 | x] = x + σ_L² s(x, σ_L) (Jolicoeur-Martineau et al. 2020).
     Network evaluations: levels T, and one more with denoise.
+    Raises UserError unless levels, T >= 1 and step_size > 0, and as `samplers.base.make_grid`.
     """
     require_positive(step_size)
     for name, value in (("levels", levels), ("steps_per_level", steps_per_level)):

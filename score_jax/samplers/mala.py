@@ -55,7 +55,7 @@ def mala(
     steps: the first stays where it is and evaluates the start, the others propose.
     denoise: end with x ← E[x_0 | x], one network evaluation more.
     Network evaluations: 1 a step of an energy network, 1 + nodes of others.
-    Raises UserError where σ(end) = 0, there is no score without noise, and for nodes < 0.
+    Raises UserError as `langevin`, and unless 0 <= nodes <= MOST_NODES.
     """
     if nodes < 0:
         raise UserError(f"sampler.nodes must be at least 0, got {nodes}")

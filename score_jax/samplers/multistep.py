@@ -2,7 +2,7 @@
 
 Each step asks the network once and reuses its last answers; the polynomial through them (in
 λ = log α/σ) is integrated exactly (`exponential`). The first steps, with fewer answers to
-go by, are of lower order.
+go by, are of lower order. h = λ_s - λ_t. All raise UserError for more than MOST_WITH_MEMORY steps.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def dpm_solver_pp_2m(
     D = x0_t + (x0_t - x0_r)/(2r), r = (λ_t - λ_r)/h for the time r before t.
 
     eta: 0 solves the ODE, 1 the reverse SDE (SDE-DPM-Solver++(2M), their section 5.1),
-    anything else the SDEs in between and beyond.
+    anything else the SDEs in between and beyond. Raises UserError unless eta >= 0.
     """
 
     def rule(h, nodes):
@@ -69,10 +69,11 @@ def dpm_solver_pp_3m(
     """DPM-Solver++ with three answers: third order, the exact integral of the parabola.
 
     x_s = σ_s/σ_t e^(-ηh) x_t + α_s ((1 - e^-k) x0_t + φ D' - 2 ψ D'') + noise as in 2M, with
-    k = (1+η) h, φ = 1 - (1 - e^-k)/k, ψ = φ/k - 1/2 and the divided differences D', D''.
+    k = (1+η) h, φ = 1 - (1 - e^-k)/k, ψ = φ/k - 1/2 and, in units of h, D' the parabola's slope
+    at λ_t and D'' its second divided difference, half of its second derivative.
 
     common: the form in common use, which lacks the 2 and is of second order; published
-    numbers were made with it. eta: as in `dpm_solver_pp_2m`.
+    numbers were made with it. eta: as in `dpm_solver_pp_2m`, also what is raised.
     Lu et al. 2022 (arXiv 2211.01095), appendix A, and their code.
     """
 
@@ -102,9 +103,10 @@ def deis(
 ) -> Sampler:
     """Exponential Adams-Bashforth of any order on ε, the polynomial in λ.
 
-    x_s = α_s/α_t x_t - σ_s Σ_j w_j ε_j, w_j = ∫_0^h e^u ℓ_j(λ_s - u) du. Order 1 is DDIM.
+    x_s = α_s/α_t x_t - σ_s Σ_j w_j ε_j, w_j = ∫_0^h e^u ℓ_j(λ_s - u) du, ℓ_j the Lagrange
+    polynomials of the last `order` answers. Order 1 is DDIM.
     Zhang & Chen 2023 (DEIS, arXiv 2204.13902), equation 14, with log-ρ as the time.
-    Raises UserError unless order >= 1.
+    Raises UserError unless 1 <= order <= MOST_ANSWERS.
     """
     _require_order(order)
     times = make_times(process, grid, steps, end, denoise, start, divides=True)
@@ -126,12 +128,15 @@ def unipc(
 ) -> Sampler:
     """UniPC: a multistep predictor, and a corrector that costs no evaluation; order + 1.
 
+    x_s = σ_s/σ_t x_t + α_s Σ_j w_j x0_j, w_j = ∫_0^h e^-u ℓ_j(λ_s - u) du: of the answers up to t
+    in the predictor, with that at s in the corrector.
+
     The predictor goes from t to s by the last `order` answers x0; when the network is asked
     at s, that answer corrects the step just made, and serves the next one.
     variant: the function B(h) of their two-answer formulas, "bh1" h, "bh2" 1 - e^-h, or
     "vary": the exact integral, as it is with three answers and more in all variants.
     Zhao et al. 2023 (arXiv 2302.04867), algorithms 5 to 8.
-    Raises UserError unless order >= 1, or for an unknown variant.
+    Raises UserError unless 1 <= order <= MOST_ANSWERS, and for an unknown variant.
     """
     _require_order(order)
     if variant not in VARIANTS:

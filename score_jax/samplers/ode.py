@@ -76,7 +76,7 @@ def edm_stochastic(
 
     Where s_min <= σ/α <= s_max, each step first goes back up to (1 + γ) σ/α, with
     γ = min(churn/N, √2 - 1), N counting the denoising step, and noise of s_noise times the right
-    deviation, but not beyond the process's largest σ/α. The defaults are theirs for ImageNet-64
+    deviation, but not beyond σ/α of the first x. The defaults are theirs for ImageNet-64
     (table 5).
     churn = 0 is `heun`, but on `Flow` this one starts where something of the data is left;
     s_noise other than 1 is a bias, meant to repair a network's own.

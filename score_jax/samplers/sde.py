@@ -123,8 +123,8 @@ def corrected(
     snr: the released code has 0.16 for VE; the best of the paper's table 5 are 0.01 to 0.05 for
         VP.
     corrections: network evaluations more in each step; 0 leaves the sampler as it is.
-    Raises UserError for an unknown corrector, and unless corrections >= 0 and snr > 0. The
-    sampler's state must be x itself.
+    Raises UserError for an unknown corrector, first or damping, and unless 0 <= corrections <=
+    MOST_CORRECTIONS and snr > 0. The sampler's state must be x itself.
     """
     if corrector not in CORRECTORS:
         raise unknown("sampler.corrector", corrector, CORRECTORS)
@@ -195,7 +195,7 @@ def predictor_corrector(
     `corrected`; in few dimensions take corrector = "ald".
     steps, grid, start, end, denoise: see `samplers.base.make_times`.
     Network evaluations: 1 + corrections a step, and one more with denoise.
-    Raises UserError for an unknown predictor.
+    Raises UserError for an unknown predictor, and as `corrected`.
     """
     if predictor not in PREDICTORS:
         raise unknown("sampler.predictor", predictor, PREDICTORS)

@@ -49,7 +49,11 @@ def dpm_solver_3(
     end: float = 1e-3,
     denoise: bool = True,
 ) -> Sampler:
-    """Third order, three evaluations a step; r = 1/3, 2/3. Lu et al. 2022, algorithm 2."""
+    """Third order, three evaluations a step, r = 1/3, 2/3. Lu et al. 2022, algorithm 2.
+
+    x_s = α_s/α_t x_t - σ_s (e^h - 1) ε - σ_s/r_2 ((e^h - 1)/h - 1) (ε(u_2, s_2) - ε),
+    u_2 the step of order two to s_2 by ε and ε(u_1, s_1), u_1 that of order one to s_1.
+    """
     t, s, first, finish = make_times(process, grid, steps, end, denoise, start, divides=True)
     r_1, r_2 = 1 / 3, 2 / 3
     here, there, h, (s_1, s_2) = _inside(process, t, s, (r_1, r_2))
