@@ -76,7 +76,7 @@ def invert(
     `samplers.adaptive`. rtol, atol, max_evaluations: of `odes.solve`, which counts calls of
     predict; NaN where it gives up. Network evaluations are those calls, each as dear as the first:
     with guidance in an interval of its own that is not exact.
-    Raises UserError unless 0 <= end < start <= 1, σ(end) > 0 and the tolerances are positive.
+    Raises UserError unless 0 <= end < start <= 1 and σ(end) > 0, and as `odes.check_tolerances`.
     """
     end, start = flow_times(process, end, start)
     return _carried(process, predict, x_0, end, start, rtol, atol, max_evaluations)

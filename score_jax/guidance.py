@@ -40,7 +40,7 @@ def extrapolated(
     interval: Interval = None,
     rescale: float = 0.0,
 ) -> PredictFn:
-    """view + weight (view - view of other), of every view: away from what `other` says.
+    """view + w (view - view of other), w = weight, of every view: away from what `other` says.
 
     Every view is linear in (x0, eps), and the weights 1 + w and -w sum to 1, so that the views
     stay those of one pair with x_t = α x0 + σ eps, finite wherever both predictions are.

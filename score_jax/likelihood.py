@@ -32,7 +32,8 @@ TRACES = ("exact", *PROBES)
 
 
 class Likelihood(NamedTuple):
-    """log_prob: nats. standard_error: of log_prob, from the probes. evaluations: of predict."""
+    """log_prob: nats, of all dimensions together. standard_error: of log_prob, from the probes, in
+    nats. evaluations: of predict."""
 
     log_prob: Float[Given, "*n"]
     standard_error: Float[Given, "*n"]
@@ -65,8 +66,8 @@ def log_likelihood(
     α(start) = 0, start is the time at which logsnr = -14 (`probability_flow.flow_times`).
     rtol, atol, max_evaluations: of `odes.solve`; log_prob is NaN where it gives up.
 
-    Raises UserError unless 0 <= end < start <= 1, σ(end) > 0 and probes >= 1, and for an
-    unknown trace.
+    Raises UserError unless 0 <= end < start <= 1, σ(end) > 0 and probes >= 1, for an unknown
+    trace, and as `odes.check_tolerances`.
     """
     if trace not in TRACES:
         raise unknown("trace", trace, TRACES)

@@ -71,7 +71,7 @@ class _Loop(NamedTuple):
 
 
 def check_tolerances(rtol: float, atol: float, max_evaluations: int) -> None:
-    """Raises UserError unless atol > 0, rtol >= 0 and max_evaluations >= 8."""
+    """Raises UserError unless atol > 0, rtol >= 0 and 8 <= max_evaluations < 2^31."""
     if not (atol > 0 and rtol >= 0):
         raise UserError(f"expected atol > 0 and rtol >= 0, got atol = {atol} and rtol = {rtol}")
     if max_evaluations < 2 + STAGES - 1:
@@ -100,7 +100,7 @@ def solve(
 
     NaN, never a wrong number, where the solution cannot be followed to t1: it is or gets
     non-finite, or needs steps that are too small for t's precision, or more than
-    max_evaluations calls. Raises UserError unless atol > 0, rtol >= 0 and max_evaluations >= 8.
+    max_evaluations calls. Raises UserError as `check_tolerances`.
     """
     check_tolerances(rtol, atol, max_evaluations)
     rtol, atol = float(rtol), float(atol)  # of no type that y would be cast to
