@@ -27,7 +27,7 @@ WIDEST = 12**-0.5  # σ_rel of the plain mean of all steps, γ = 0
 
 
 class Profile(NamedTuple):
-    """The power-function average of relative standard deviation sigma_rel, at a step."""
+    """The power-function average of relative standard deviation sigma_rel = σ_rel, at step T."""
 
     step: int
     sigma_rel: float
@@ -62,6 +62,8 @@ def overlap(a: Profile, b: Profile) -> float:
     """∫ p_a p_b dτ, per step: with T the later step, T' the earlier, γ of the later,
 
     (γ_a + 1)(γ_b + 1)/(γ_a + γ_b + 1) (T'/T)^γ /T.    Karras et al. 2024, appendix C.3.
+
+    Raises UserError as `exponent`.
     """
     g_a, g_b = exponent(a.sigma_rel), exponent(b.sigma_rel)
     earlier, later = min(a.step, b.step), max(a.step, b.step)
@@ -73,7 +75,8 @@ def coefficients(snapshots: Sequence[Profile], wanted: Profile) -> tuple[np.ndar
     """(weights [n], error): Σ w_i p_i is the profile nearest to the wanted one, by least squares.
 
     error: the norm of what is left, as a share of the wanted profile's norm (both L2 in τ).
-    Karras et al. 2024, appendix C.3. Raises UserError without snapshots up to the wanted step.
+    A snapshot later than wanted has the weight 0. Karras et al. 2024, appendix C.3.
+    Raises UserError without snapshots up to the wanted step, and as `exponent`.
     """
     usable = [i for i, snapshot in enumerate(snapshots) if 0 < snapshot.step <= wanted.step]
     if not usable:

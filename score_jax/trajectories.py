@@ -19,7 +19,8 @@ from score_jax.times import on_host
 
 
 class Trajectory(NamedTuple):
-    """times: [C], decreasing. logsnr: [C] at them. x, x0: [N, C, ...], in the network's units.
+    """times: [C], decreasing. logsnr: [C] at them. x, x0: [N, C, ...], in the network's units,
+    x0 = E[x_0 | x] as the network says it.
 
     The samples are the first N that `sampling.make_draw` draws, seen before C of their steps.
     """
@@ -40,8 +41,9 @@ def trajectory(
 ) -> Trajectory:
     """The first samples, each before `columns` of the sampler's steps, spread evenly over them.
 
-    guide: see `sampling.make_draw`. Raises UserError for a sampler that chooses its own steps or
-    has many samples under way for one, and for one that makes no steps.
+    Fewer columns where there are fewer steps. guide: see `sampling.make_draw`.
+    Raises UserError for a sampler that chooses its own steps or has many samples under way for
+    one, and for one that makes no steps.
     """
     params = params, guide
     sampler = experiment.sampler
