@@ -4,7 +4,8 @@
     given.sampler, given.predict(predict)
 
 GIVEN maps a name to a function with keyword options: a map of predictions or of samplers, of what
-is known (`score_jax.inverse`), or a function of this file.
+is known (`score_jax.inverse`), or a function of this file. These raise UserError for options of
+config.guidance that are not for them, and as `observed.read_image`.
 """
 
 import hashlib
@@ -57,7 +58,10 @@ def none(place: Place, options: Guidance) -> Given:
 
 
 def sdedit(place: Place, options: Guidance) -> Given:
-    """Samples that start from the image with the noise of sampler.start: `editing.started_from`."""
+    """Samples that start from the image with the noise of sampler.start: `editing.started_from`.
+
+    Raises UserError as that does.
+    """
     _refuse(options, unused("sdedit"), "samples of which a part is known")
     image, digest = _image(place, options.image, "config.guidance.image")
     sampler = started_from(place.sampler, place.process, encoded(image, place.encoding))
@@ -76,7 +80,8 @@ def interpolated(
 ) -> Given:
     """Samples on the way from the image to the image `to`: `editing.interpolation`.
 
-    Sample i of N is at the fraction i/(N - 1); config.sampler is not used.
+    Sample i of N is at the fraction i/(N - 1); config.sampler is not used. Options and errors as
+    there.
     """
     _refuse(options, unused("sdedit"), "samples of which a part is known")
     ends = [
@@ -113,7 +118,8 @@ def unused(name: str) -> set[str]:
 def make_given(name: str, more: dict[str, Any], options: Guidance, place: Place) -> Given:
     """What the samples are given, by a name of GIVEN with its own options, `more`.
 
-    Raises UserError for files that do not fit, and for a sampler with which it makes no sense.
+    Raises UserError for files that do not fit, for a sampler with which it makes no sense, and as
+    the function of this name.
     """
     if name not in PREDICTIONS and name not in SAMPLINGS:
         return GIVEN[name](place, options, **more)

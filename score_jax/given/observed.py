@@ -43,7 +43,7 @@ class Known(NamedTuple):
 
 
 def read_image(file: str, option: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The uint8 image [H, W, C] in a PNG or JPEG file of just this shape.
+    """The uint8 image [H, W, C] in a PNG or JPEG file of just this shape, values 0 to 255.
 
     Raises UserError, naming the option, for another size or mode, and for what is no image.
     """
@@ -90,13 +90,17 @@ def _opened(file, option, shape, modes) -> np.ndarray:
 
 
 def encoded(image: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """The image as the network's numbers: not mirrored, not dequantized."""
+    """The uint8 image [H, W, C] in the network's units, float32: not mirrored, not dequantized."""
     plain = encoding._replace(flip=False, dequantize=False)
     return np.asarray(plain.encode(jax.random.key(0), image))
 
 
 def known(options: Guidance, shape: tuple[int, ...], encoding: Encoding) -> Known:
-    """What the options say is known. Raises UserError for what they cannot mean."""
+    """What the options say is known: y = A x_0 + noise n of the image's x_0, or y from a file.
+
+    shape: of x. Raises UserError for options that are missing, too many or do not fit A, for files
+    that cannot be read, and as `read_image`, `read_mask` and `inverse.observation.observe`.
+    """
     if (options.image is None) == (options.observed is None):
         raise UserError(
             "what is known of the samples? Give one of config.guidance.image, a PNG file, and "

@@ -29,6 +29,9 @@ class Guidance:
     operator(x), linear, of x as the network sees it. observed: a .npy file of the operator's
     values, where there is no image. noise: the standard deviation of what is measured, in the
     network's units; it is added to an image's. seed: of this noise, and of random projections.
+
+    Raises UserError for an unknown `by`, unless weight >= 0, 0 <= rescale <= 1, noise >= 0,
+    0 <= seed < 2^32 and 0 <= low < high, and for options that belong to another weight or `by`.
     """
 
     by: str = "class"

@@ -130,7 +130,7 @@ def mmps(
 def linearized(
     predict: PredictFn, observation: Observation, x: Example, t: Scalar
 ) -> tuple[Prediction, Float[Array, "*seen"], Callable[[Example], Float[Array, "*shape"]]]:
-    """(prediction, y - A x0, v -> Jᵀ v with J = ∂x0/∂x), predict called once."""
+    """(prediction, y - A x0, v -> Jᵀ v with J = ∂x0/∂x), predict called once. v has x's shape."""
 
     def asked(x: Example) -> tuple[Float[Array, "*shape"], Prediction]:
         prediction = predict(x, t)

@@ -23,7 +23,7 @@ ITERATIONS = 100  # of systems of A alone, without a network in them
 
 
 class Observation(NamedTuple):
-    """y = A x_0 + noise n, n ~ N(0, I).
+    """y = A x_0 + noise n, n ~ N(0, I), as `observe` makes it.
 
     y: of any shape. forward: A, linear, from x [shape] to an array of y's shape. noise: n's
     standard deviation, in the units of x; 0 for an exact observation. shape: x's.
@@ -147,7 +147,10 @@ def solve(
 
 
 def require_memoryless(sampler: Sampler, method: str) -> None:
-    """Raises UserError for a sampler whose state is more than x, or that is to be calibrated."""
+    """Raises UserError for a sampler whose state is more than x, or that is to be calibrated.
+
+    method: whose name the message has.
+    """
     if sampler.has_memory:
         raise UserError(
             f"{method} moves x after every step, and this sampler reuses what the network said "

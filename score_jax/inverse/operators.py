@@ -33,6 +33,7 @@ def mask(known: ArrayLike) -> Operator:
     y holds the known entries and nothing else, so that A Aᵀ = I: were it x * known, A Aᵀ would be
     singular, nothing without noise could be divided by it, and a y with noise everywhere would
     say of the unknown entries that they are observed to be 0.
+    Raises UserError for other values.
     """
     known = np.asarray(known)
     if known.dtype != bool and not np.all((known == 0) | (known == 1)):
@@ -52,7 +53,7 @@ def mask(known: ArrayLike) -> Operator:
 
 
 def gray(weights: tuple[float, float, float] = LUMINANCE) -> Operator:
-    """x [H, W, 3] -> [H, W, 1], the weighted mean of its channels: colorization.
+    """x [H, W, 3] -> [H, W, 1], the weighted mean of its channels, Σ_c w_c x_c: colorization.
 
     weights: of red, green and blue, made to sum to 1; luminance by default.
     Raises UserError unless there are three, not negative and not all 0.
