@@ -9,7 +9,7 @@ A config is Python code that is run: use your own, or ones you have read.
 
 import sys
 
-from score_jax.main import main
+from score_jax.main import leave, main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))

@@ -114,6 +114,12 @@ def likelihood(experiment: Experiment, workdir: Path) -> None:
     module.check(experiment)
     params, made = newest(experiment, workdir)
     total = examples(experiment)
+    whose = "the data it is trained on (no config.test is given)"
+    print(
+        f"measuring {total:,} examples of "
+        + (whose if experiment.test is None else f"the test data, {experiment.test.name}"),
+        flush=True,
+    )
     with bar("likelihood", total, " examples") as shown:
         tell = lambda fraction: shown.update(int(fraction * total) - shown.n)
         result = module.evaluate(experiment, params, made, workdir, tell)

@@ -13,13 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
 from score_jax import config as configs
 from score_jax.errors import CannotWrite, UserError, unknown
-from score_jax.signals import Interrupted, exit_status
+from score_jax.signals import REQUEUE, Interrupted, exit_status
 
 LESS = (
     "what was saved is whole. A smaller training.batch_size or evaluation.batch_size needs less, "
@@ -64,6 +64,18 @@ def main(argv: list[str]) -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with main's status: at once where it was stopped.
+
+    JAX would first wait for what its devices still compute, and nobody does any more.
+    """
+    if status in (REQUEUE, 130):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _is_one_of_several() -> bool:

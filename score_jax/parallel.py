@@ -7,6 +7,7 @@ which is given its own part of the batch; drawing and measuring span the devices
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from score_jax.errors import UserError
 from score_jax.types import Array
 
 AXIS = "devices"
+PATIENCE = 0.002  # seconds between two looks at whether the devices are done
 
 
 def over_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,7 +41,8 @@ def in_batches(fn: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
     """fn(shared, *example) -> result, over N examples on the host, batch_size of them at a time.
 
     apply(shared, *columns, progress) takes arrays [N, ...] and gives NumPy arrays [N, ...]; the
-    last batch is padded, so that one program serves all. progress is told the share done.
+    last batch is padded, so that one program serves all. progress is told the share done, and may
+    answer False to have the rest left: apply then returns None.
     """
     together, size = over_examples(fn), rounded_up(batch_size)
 
@@ -48,11 +51,26 @@ def in_batches(fn: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
         for begin in range(0, n, size):
             rows = np.resize(np.arange(begin, min(begin + size, n)), size)
             result = together(shared, *(split(column[rows]) for column in columns))
+            if not waited(result, functools.partial(progress, begin / n)):
+                return None
             found.append(jax.tree.map(join, result))
             progress(min(1.0, (begin + size) / n))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
 
     return apply
+
+
+def waited(tree: Any, progress: Callable[[], Any]) -> bool:
+    """Waits for what the devices compute; False as soon as progress() is, which is asked meanwhile.
+
+    Signals are heard while it waits: a call into XLA would keep them from Python until it is done.
+    """
+    for leaf in jax.tree.leaves(tree):
+        while not leaf.is_ready():
+            if progress() is False:
+                return False
+            time.sleep(PATIENCE)
+    return True
 
 
 def mean_gradient(

@@ -17,7 +17,7 @@ from score_jax.errors import UserError
 from score_jax.experiment import Experiment
 from score_jax.keys import stream
 from score_jax.models.base import Params
-from score_jax.parallel import in_batches, join, over_examples, rounded_up, split
+from score_jax.parallel import in_batches, join, over_examples, rounded_up, split, waited
 from score_jax.predictions import PredictFn
 from score_jax.samplers import base
 from score_jax.types import Array, Key
@@ -121,8 +121,10 @@ def make_draw(
             run = start(None, index)
             for p, (begin, end) in enumerate(zip(pieces[:-1], pieces[1:])):
                 run = advance((params, schedule, begin, end), index, label, run)
-                jax.block_until_ready(run)
-                if progress((b + (p + 1) / (len(pieces) - 1)) / batches) is False:
+                share = lambda q, b=b: (b + q / (len(pieces) - 1)) / batches
+                if not waited(run, partial(progress, share(p))):
+                    return None
+                if progress(share(p + 1)) is False:
                     return None
             x, asked = finish(params, label, run)
             samples.append(join(x))
@@ -158,18 +160,15 @@ def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any
         predict = predict_of(experiment, params, label)
         return eps_errors(noise_key, process, predict, x_0, sampler.schedule[0])
 
-    size = rounded_up(batch_size)
-    errors = in_batches(errors, size)
+    errors = in_batches(errors, batch_size)
 
     def calibrate(params, progress):
         rng, n = np.random.default_rng(experiment.evaluation.seed), len(data.examples)
         chosen = np.sort(rng.permutation(n)[:CALIBRATION])
-        found = []
-        for begin in range(0, len(chosen), size):
-            found.append(errors(params, *experiment.examples_at(chosen[begin : begin + size])))
-            if progress(0.0) is False:
-                return None
-        mean = np.concatenate(found).mean(0, dtype=np.float64)
-        return rounded(to_calibrate(mean).schedule)
+        batch, go_on = experiment.examples_at(chosen), lambda fraction: progress(0.0)
+        found = errors(params, *batch, progress=go_on)
+        if found is None:
+            return None
+        return rounded(to_calibrate(found.mean(0, dtype=np.float64)).schedule)
 
     return calibrate

@@ -62,7 +62,11 @@ def evaluate(
         **which(data),
     }
     measure, chosen = make_bound(experiment), evenly(n, len(data.examples))
-    make = lambda indices, tell: {"terms": measure(params, chosen[indices], tell)}
+
+    def make(indices, tell):
+        terms = measure(params, chosen[indices], tell)
+        return None if terms is None else {"terms": terms}
+
     terms = in_pieces(workdir, "bound", made, n, options.batch_size, make, progress)["terms"]
     dimensions = math.prod(data.shape)
     unit = "bits_per_dim" if data.is_images else "nats_per_dim"

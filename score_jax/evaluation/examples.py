@@ -27,7 +27,8 @@ def which(data: Dataset) -> dict[str, str]:
 def over_repeats(experiment: Experiment, one: Callable[..., Any]) -> Callable[..., Any]:
     """measure(params, indices, progress) -> one(params, repeat, index, label, x) of test examples.
 
-    float64 [N, repeats, ...] on the host. progress is told the share of the work done.
+    float64 [N, repeats, ...] on the host. progress is told the share of the work done, and may
+    answer False to have the rest left: measure then returns None.
     """
     experiment = experiment.on_test()
     options, turns = experiment.likelihood, range(experiment.likelihood.repeats)
@@ -35,15 +36,12 @@ def over_repeats(experiment: Experiment, one: Callable[..., Any]) -> Callable[..
 
     def measure(params: Params, indices, progress=lambda fraction: None):
         batch = experiment.examples_at(indices)
-        found = [
-            together(
-                params,
-                np.full_like(batch[0], turn),
-                *batch,
-                progress=lambda fraction, turn=turn: progress((turn + fraction) / len(turns)),
-            )
-            for turn in turns
-        ]
+        found = []
+        for turn in turns:
+            tell = lambda fraction, turn=turn: progress((turn + fraction) / len(turns))
+            found.append(together(params, np.full_like(batch[0], turn), *batch, progress=tell))
+            if found[-1] is None:
+                return None
         return jax.tree.map(lambda *r: np.stack(r, axis=1).astype(np.float64), *found)
 
     return measure

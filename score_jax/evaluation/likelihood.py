@@ -60,7 +60,11 @@ def evaluate(
     identity = {name: value for name, value in made.items() if name != "variance"} | {"examples": n}
     likelihood = make_likelihood(experiment)
     chosen = evenly(n, len(data.examples))
-    make = lambda indices, tell: likelihood(params, chosen[indices], tell)._asdict()
+
+    def make(indices, tell):
+        found = likelihood(params, chosen[indices], tell)
+        return found and found._asdict()
+
     size = options.batch_size
     pieces = in_pieces(workdir, "likelihood", identity, n, size, make, progress)
     result = Likelihood(**pieces)  # [n, repeats] each
