@@ -2,9 +2,14 @@
 
 x [B, ...] noised examples, c [B] the noise level as the parameterization gives it,
 train: whether dropout is on. Those with an option `classes` take besides label [B], int32, the
-classes, -1 for none. The output has the shape of x,
-or, with outputs = 2, twice as many channels: the second half is for learned variances.
-`base.as_net` is the only way the rest of the project calls one.
+classes, -1 for none. Images are [B, H, W, C] in the range that the data's encoding gives them,
+[-1, 1] or [0, 1]; points are [B, D]. The output has the shape of x, or, with outputs = 2, twice
+as many channels: the second half is for learned variances.
+
+Each has check(shape), which raises UserError for options that cannot be and for examples of a
+shape that does not fit. It comes first in every call, so that making a network's parameters, or
+only counting them, raises the same. `base.as_net` is the only way the rest of the project calls
+a network.
 """
 
 from score_jax.models.adm import ADM

@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, residual (zero at first)."""
+    """Self-attention over the pixels, residual (zero at first). heads: of channels/heads each."""
 
     heads: int
 
@@ -97,7 +97,8 @@ class ADM(nn.Module):
     repetition. remat: what lies within a residual block is computed again for the gradient instead
     of being kept.
 
-    Needs images whose sides divide by 2^(len(multipliers) - 1). 295,904,454 parameters at
+    Takes images as they are given, in [-1, 1] as published, whose sides divide by
+    2^(len(multipliers) - 1). 295,904,454 parameters at
     64x64x3 with 1,000 classes and outputs = 2.
     """
 
@@ -168,7 +169,7 @@ class ADM(nn.Module):
         return conv(h, self.outputs * channels, "out", scale=0.0)
 
     def embed(self, x, c, label, train):
-        """What the residual blocks are told: the noise level and, if there are any, the class."""
+        """[B, 4 features] that the residual blocks are told: the noise level and any class."""
         width = 4 * self.features
         h = sinusoidal(c, self.features, endpoint=False).astype(x.dtype)
         h = dense(nn.swish(dense(h, width, "embed_0")), width, "embed_1")

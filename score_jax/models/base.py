@@ -1,4 +1,7 @@
-"""The seam between networks, which are batched, and everything else, which is not."""
+"""The seam between networks, which are batched, and everything else, which is not.
+
+What asks a module with examples of a shape raises UserError where they do not fit it.
+"""
 
 import functools
 from typing import Any
@@ -27,7 +30,7 @@ def as_net(
     dropout_key: Key | None = None,
     dtype: str = "float32",
 ) -> Net:
-    """(x, c) -> y for one example x. With a dropout_key the network is in training mode.
+    """(x, c) -> y for one example x, c a scalar. With a dropout_key in training mode.
 
     label: the example's class, an int32 scalar, for a network that `is_conditional`; None or -1
     says nothing of it. condition: what the network sees beside x, see `beside`; only the outputs
@@ -63,7 +66,7 @@ def beside(x: Array, condition: Array) -> Array:
 
     condition: a vector [K], then a constant on every channel, or of x's size [..., K]; the last
     channel is 1, or 0 where nothing is told: where the condition holds NaN. Saharia et al. 2021
-    (SR3, arXiv 2104.07636), section 2.2, with the last channel for label dropout.
+    (SR3, arXiv 2104.07636), section 2.4, with the last channel for label dropout.
     """
     told = ~jnp.isnan(condition).any()
     planes = jnp.broadcast_to(condition, (*x.shape[:-1], condition.shape[-1]))
@@ -89,7 +92,7 @@ def is_conditional(module: nn.Module) -> bool:
 
 
 def init_params(module: nn.Module, key: Key, shape: tuple[int, ...]) -> Params:
-    """Initial parameters for examples of this shape, as NumPy arrays."""
+    """Initial parameters for examples of this shape, as float32 NumPy arrays."""
     return initialize(module, key, jnp.zeros((1, *shape)), jnp.zeros((1,)))
 
 

@@ -22,7 +22,7 @@ def layer_norm(name: str):
 
 
 def modulated(x, shift, scale):
-    """x [B, N, width], moved and stretched by what the conditions [B, width] say."""
+    """x (1 + scale) + shift, of patches x [B, N, width] by shift and scale [B, width]."""
     return x * (1.0 + scale[:, None]) + shift[:, None]
 
 
@@ -78,8 +78,8 @@ class DiT(nn.Module):
     variances, as published, else 1. remat: what lies within a block is computed again for the
     gradient instead of being kept.
 
-    Needs images whose sides divide by patch. On latents of 32x32x4 with 1,000 classes and
-    outputs = 2 it has 674,834,720 parameters, the paper's 675 M.
+    Takes images as they are given, whose sides divide by patch. On latents of 32x32x4 with 1,000
+    classes and outputs = 2 it has 674,834,720 parameters, the paper's 675 M.
     """
 
     width: int = 1152

@@ -17,8 +17,8 @@ def sinusoidal(
     """[B] -> [B, width]: sin and cos of c at width/2 frequencies, 1 down to 1/max_period.
 
     Vaswani et al. 2017, section 3.5, in the form of Ho et al. 2020's code: all sines, then
-    all cosines. endpoint: whether the last frequency is 1/max_period itself, or would be the
-    next one (ADM, DiT).
+    all cosines. width: even and at least 4. endpoint: whether the last frequency is 1/max_period
+    itself, or would be the next one (ADM, DiT).
     """
     half = width // 2
     frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / (half - endpoint))
@@ -29,7 +29,7 @@ def sinusoidal(
 class FourierFeatures(nn.Module):
     """[B] -> [B, 2 * features]: sin and cos of 2π W c, W ~ N(0, scale²) once and for all.
 
-    Tancik et al. 2020 (arXiv 2006.10739); Song et al. 2021, appendix H.1. W is among the
+    Tancik et al. 2020 (arXiv 2006.10739); Song et al. 2021, appendix H. W is among the
     parameters, so that a checkpoint holds it, and is never trained.
     """
 

@@ -55,7 +55,7 @@ def _draw(law: str, key: Key, shape: tuple[int, ...]) -> jax.Array:
 
 
 def drawn(mean: float, scale: float, law: str):
-    """The initializer of mean + scale * u."""
+    """The initializer of mean + scale * u, u of the law "uniform" or "normal", see `Drawn`."""
 
     def init(key, shape, dtype=jnp.float32):
         value = mean + scale * _draw(law, key, shape) if scale else jnp.full(shape, mean)

@@ -8,10 +8,10 @@ from score_jax.models.initializers import fan_in_uniform, zeros
 
 
 class MLP(nn.Module):
-    """x and an embedding of c, through `depth` hidden layers of `width` with swish.
+    """h = A x + B e(scale c), then `depth` times h ← W swish(h), and out C swish(h).
 
-    scale: what c is multiplied with before its sinusoidal embedding.
-    width: even and at least 4, for the embedding.
+    e: the sinusoidal embedding [width] of the noise level; every matrix has a bias.
+    width: of h, even and at least 4, for the embedding.
     outputs: how many numbers are put out for each of x: 2 with learned variances, else 1.
     """
 

@@ -42,12 +42,13 @@ class NCSNpp(nn.Module):
     "output_skip", or "residual", through convolutions.
     embedding: how the noise level is told: "fourier", random features of it at the scale
     fourier_scale, "positional", or "none". classes, label_dropout: as in UNet; the class joins
-    the noise level's features before their two layers (Karras et al. 2022, appendix F.1).
+    the noise level's features before their two layers (Karras et al. 2022, appendix F).
 
     NCSN++: the defaults, c = log σ: 62,758,915 parameters, 128 of which are the fixed random
     frequencies; deep: blocks = 8. DDPM++: embedding = "positional", fir = False,
     progressive_input = "none". Karras et al. 2022 take multipliers = (2, 2, 2) for both.
     The paper's division by σ is the parameterization's view = "scaled_score".
+    Needs images whose sides divide by 2^(len(multipliers) - 1).
     """
 
     features: int = 128
@@ -125,7 +126,7 @@ class NCSNpp(nn.Module):
         return self.to_image(h, channels, "")
 
     def embed(self, x, c, label, train) -> Array | None:
-        """What the residual blocks are told: the noise level, and the class."""
+        """[B, 4 features] that the residual blocks are told of noise level and class, or None."""
         if self.embedding == "none":
             return None
         if self.embedding == "fourier":

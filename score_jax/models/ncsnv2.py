@@ -1,4 +1,4 @@
-"""NCSNv2's network: NCSN's RefineNet, unconditional (Song & Ermon 2020, appendix A)."""
+"""NCSNv2's network: NCSN's RefineNet, unconditional (Song & Ermon 2020, table 3)."""
 
 import functools
 

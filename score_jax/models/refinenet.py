@@ -18,7 +18,7 @@ from score_jax.models.initializers import drawn, fan_in_uniform, zeros
 
 
 def conv(features: int, size: int = 3, dilation: int = 1, bias: bool = True, name=None):
-    """size x size, with PyTorch's initial weights."""
+    """size x size, with PyTorch's initial weights, but for biases, which begin at zero."""
     return nn.Conv(
         features,
         (size, size),
@@ -31,7 +31,7 @@ def conv(features: int, size: int = 3, dilation: int = 1, bias: bool = True, nam
 
 
 def halved(x):
-    """Mean over 2x2 blocks."""
+    """[B, H, W, C] -> [B, H/2, W/2, C], the mean over 2x2 blocks."""
     return nn.avg_pool(x, (2, 2), (2, 2))
 
 
@@ -39,9 +39,9 @@ class InstanceNorm(nn.Module):
     """Conditional instance norm++: γ[c,k] ((x_k - μ_k)/s_k + α[c,k] (μ_k - m)/v) + β[c,k].
 
     μ_k, s_k: mean and std of channel k over the pixels; m, v: mean and std of the μ_k.
-    γ, α ~ N(1, 0.02²), β = 0 at first. Song & Ermon 2019, appendix A.1, where γ does not
-    multiply the last term; we follow the authors' code, where it does. unbiased: whether v²
-    divides by one less than there are channels, or by as many.
+    c: [B] int, which of `levels`. γ, α ~ N(1, 0.02²), β = 0 at first. Song & Ermon 2019,
+    appendix A.1, where γ does not multiply the last term; we follow the authors' code, where it
+    does. unbiased: whether v² divides by one less than there are channels, or by as many.
     """
 
     levels: int
@@ -161,7 +161,7 @@ class RefineBlock(nn.Module):
 
 
 def enlarged(x, size, corners: bool = True):
-    """Bilinear interpolation to size (H, W).
+    """x [B, h, w, C] -> [B, H, W, C], size (H, W), by bilinear interpolation.
 
     corners: whether the centers of the corner pixels map to each other; else the areas of pixels
     do, and beyond the outermost centers their values go on.
