@@ -1,4 +1,8 @@
-"""Data sets: DATASETS maps a name to a loader (**options) -> Dataset."""
+"""Data sets: DATASETS maps a name to a loader (**options) -> Dataset.
+
+Loaders raise UserError for an option's value that cannot be, for what `base.checked` refuses and,
+where all of it is held in memory, for more than there is.
+"""
 
 from collections.abc import Callable
 

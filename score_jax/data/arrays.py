@@ -90,8 +90,8 @@ def array(*, path: str) -> Dataset:
     uint8 [N, H, W, C] or [N, H, W] are images, float [N, D] are points. A .npz gives its
     key `x`, `arr_0` or `images`, labels under `y` or `labels`, and what else a network is to be
     told of each example under `conditions`: float vectors [N, K] or images [N, H, W, K], taken as
-    they are, or uint8 images, taken to [-1, 1]. Nothing is ever
-    unpickled. Raises UserError for a missing, unreadable or unsuitable file.
+    they are, or uint8 images, taken to [-1, 1]. Nothing is ever unpickled. Raises UserError for a
+    missing, unreadable or unsuitable file, and for one that would inflate to more than memory.
     """
     x, y, conditions = _read(Path(path))
     if x.ndim == 3:

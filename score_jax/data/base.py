@@ -43,7 +43,9 @@ class Dataset(NamedTuple):
 
 
 def checked(data: Dataset) -> Dataset:
-    """Returns data if it can be trained on; raises UserError that says what is wrong if not."""
+    """Returns data if it can be trained on; raises UserError that says what is wrong if not:
+    another type or shape than Dataset has, no examples, NaN or infinity in them.
+    """
     x = data.examples
     if x.ndim == 4:
         if x.dtype != np.uint8:

@@ -12,7 +12,8 @@ MOST_PIXELS = 100_000  # of a side
 def blank(*, size: int, channels: int = 3) -> Dataset:
     """Nothing: for --mode=sample where the data that the network was trained on are not at hand.
 
-    size: of the images' sides, in pixels. channels: 3 for RGB, 1 for gray.
+    size: of the images' sides, in pixels. channels: 3 for RGB, 1 for gray. Raises UserError for
+    others, and for sides beyond 100,000.
     """
     check_at_most("config.data.size", size, MOST_PIXELS)
     if size < 1 or channels not in (1, 3):

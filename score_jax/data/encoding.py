@@ -14,7 +14,7 @@ class Encoding(NamedTuple):
 
     centered: to [-1, 1] (DDPM), else to [0, 1] (NCSN).
     flip: mirror each image left to right with probability one half, in training.
-    dequantize: add U[0, 1) to the 256 levels first, in training (NCSN's code).
+    dequantize: the level p becomes (p + u) 255/256 first, u ~ U[0, 1), in training (NCSN's code).
     """
 
     centered: bool = True
@@ -27,7 +27,7 @@ class Encoding(NamedTuple):
         return -1.0 if self.centered else 0.0
 
     def encode(self, key: Key, x: Given) -> Given:
-        """One training example: uint8 [H, W, C] -> float32, or float32 [D] unchanged."""
+        """One training example: uint8 [H, W, C] -> float32 in [low, 1], or [D] unchanged."""
         if x.ndim == 1:
             return x
         flip_key, noise_key = jax.random.split(key)

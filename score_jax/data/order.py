@@ -22,7 +22,7 @@ class Order:
         )
 
     def batch(self, step: int, size: int) -> np.ndarray:
-        """The indices of batch number `step`, counted from 0."""
+        """The indices [size], int64, of batch number `step`, counted from 0."""
         epoch, offset = np.divmod(np.arange(step * size, (step + 1) * size), self.n)
         indices = np.empty(size, np.int64)
         for e in np.unique(epoch):

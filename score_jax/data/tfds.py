@@ -50,7 +50,8 @@ def tfds_images(
         $XDG_CACHE_HOME where that is set).
 
     Raises UserError for a name or split that does not exist, a data set without 8-bit gray
-    or RGB images of one size, and for one that can be neither found nor downloaded.
+    or RGB images of one size, one that can be neither found nor downloaded, one that is damaged or
+    not in array_record form, and a cache without room.
     """
     with quiet():
         builder = _prepared(dataset, data_dir)
@@ -61,7 +62,10 @@ def tfds_images(
 
 
 def image_shape(dataset: str, data_dir: str | None = None) -> tuple[int, int, int]:
-    """The shape of the data set's images, which need not be there. Raises UserError as above."""
+    """The shape of the data set's images, which need not be there; a side that differs is None.
+
+    Raises UserError for a name that does not exist and for a data set without such images.
+    """
     with quiet():
         builder = _builder(dataset, data_dir)
         _check_features(builder)

@@ -55,7 +55,10 @@ def tensorflow_stand_in() -> Iterator[None]:
 
 @contextlib.contextmanager
 def impatient_downloads() -> Iterator[None]:
-    """Makes TFDS give up on a silent network within seconds; left alone, it takes minutes."""
+    """Makes TFDS give up on a silent network: after 15 s without an answer, 30 s without bytes.
+
+    Left alone, it takes minutes.
+    """
     from tensorflow_datasets.core.download import downloader
 
     open_url = downloader._open_url
