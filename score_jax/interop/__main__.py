@@ -33,7 +33,7 @@ USAGE = "\n".join(
 
 
 def main(argv: list[str]) -> int:
-    """Runs one command line; returns its exit status, as `score_jax.main.main` does."""
+    """Runs one command line; returns its exit status, as `score_jax.main.status_of` has it."""
     return status_of(lambda: _run(argv))
 
 

@@ -121,7 +121,11 @@ def _layers(module, first):
 
 
 def source(folder: Path) -> Source:
-    """The network of a model's folder or a pipeline's, and the config that it describes."""
+    """The network of a model's folder or a pipeline's, and the config that it describes.
+
+    Raises UserError for no such folder, for a pipeline that does more than call a network and a
+    scheduler, and for a network that ours cannot be, see `model_section`.
+    """
     config = _read_json(_home(folder) / CONFIG)
     return Source(
         {"model": weights(folder)},
@@ -134,7 +138,8 @@ def source(folder: Path) -> Source:
 def sections(folder: Path) -> dict[str, dict[str, Any]]:
     """The config of ours that a folder describes; its data are blank images of the right size.
 
-    Without a scheduler_config.json the scheduler is DDPMScheduler as diffusers makes it.
+    Without a scheduler_config.json the scheduler is DDPMScheduler as diffusers makes it. Raises
+    UserError for latents, and for what `model_section` and `scheduler_sections` refuse.
     """
     home = _home(folder)
     config = _read_json(home / CONFIG)
@@ -160,7 +165,10 @@ def sections(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def weights(folder: Path) -> Mapping[str, np.ndarray]:
-    """The tensors of a model's folder or a pipeline's, under the names they have today."""
+    """The tensors of a model's folder or a pipeline's, under the names they have today.
+
+    Raises UserError where it holds no weights. Safetensors are read when they are asked for.
+    """
     home = _home(folder)
     for suffix in (".safetensors", ".bin"):
         path, index = home / f"{WEIGHTS}{suffix}", home / f"{WEIGHTS}{suffix}.index.json"

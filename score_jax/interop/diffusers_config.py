@@ -180,7 +180,7 @@ def _blocks(given):
 
 
 def image_shape(given: Mapping[str, Any]) -> tuple[int, int, int]:
-    """[H, W, C] of the images."""
+    """[H, W, C] of the images, in pixels. Raises UserError unless they are square."""
     size, channels = given["sample_size"], given["in_channels"]
     height, width = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
     if not _are_counts([height, width]) or height != width:

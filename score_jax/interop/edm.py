@@ -27,7 +27,10 @@ KINDS = dict(norm0="norm", conv0="conv", affine="dense", norm1="norm", conv1="co
 
 
 def source(path: Path) -> Source:
-    """The state dict of EDM's or EDM2's network, with or without what preconditions it."""
+    """The state dict of EDM's or EDM2's network, with or without what preconditions it.
+
+    A bias of the label's embedding, which is added whatever the class, joins the next layer's.
+    """
     found = named(read(path), path)
     tensors = {re.sub(r"^(model|unet)\.", "", name): found[name] for name in found}
     if {"map_label.bias", "map_layer0.weight", "map_layer0.bias"} <= set(

@@ -17,7 +17,8 @@ def export_to_diffusers(workdir: Path, folder: Path) -> None:
     """Writes the averaged weights of the run's newest checkpoint, and its scheduler.
 
     Where diffusers has no scheduler like it, which is said, the network alone. Raises UserError,
-    with nothing written, for a run whose network diffusers does not have.
+    with nothing written, for no run, a run whose network diffusers does not have or that has no
+    whole checkpoint, and for a folder with something in it.
     """
     if not (workdir / "starts.jsonl").is_file():
         raise UserError(f"no run in {workdir}; give the --workdir of one")

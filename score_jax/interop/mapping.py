@@ -83,7 +83,10 @@ def calls(module: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, nn.Modul
 def pieces(
     kind: str, theirs: str, ours: str, parameters: Shapes, leaves=LEAVES, between: str = "."
 ) -> Iterator[Rule]:
-    """The rules of one layer: its kernel, scale, bias, as far as we have them."""
+    """The rules of one layer: its kernel, scale, bias, as far as `parameters` has them.
+
+    kind: a key of leaves. theirs, ours: the layer's names, which `between` and / join to a leaf's.
+    """
     for their_leaf, our_leaf, layout in leaves[kind]:
         if f"{ours}/{our_leaf}" in parameters:
             yield Rule(f"{theirs}{between}{their_leaf}", f"{ours}/{our_leaf}", layout)

@@ -144,7 +144,7 @@ def torch_rules(module: nn.Module, shape: tuple[int, ...], parameters: Shapes) -
 
 
 def flax_rules(module: nn.Module, shape: tuple[int, ...], parameters: Shapes) -> Iterator[Rule]:
-    """The rules of the parameters in score_sde, flattened with /."""
+    """The rules of the parameters in score_sde, flattened with /. Raises UserError likewise."""
     _check(module)
     for kind, names in _Walk(module).layers():
         yield from pieces(kind, names.flax, names.ours, parameters, FLAX, between="/")

@@ -60,7 +60,7 @@ def flattened(tree: Mapping[str, Any], between: str, prefix: str = "") -> dict[s
 
 
 def without_prefix(tensors: Tensors, *prefixes: str) -> Tensors:
-    """The tensors by names that do not begin with a prefix which all of them have."""
+    """The tensors without the first of these prefixes that all their names begin with, if any."""
     for prefix in prefixes:
         if tensors and all(name.startswith(prefix) for name in tensors):
             return Renamed(tensors, prefix)
