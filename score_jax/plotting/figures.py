@@ -10,7 +10,10 @@ MOST_POINTS = 2000  # of a scatter plot, on each side
 
 
 def scatter(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The first two coordinates of samples [N, D] beside those of the data, as a picture."""
+    """The first two coordinates of samples [N, D], right, and of the data, left: a picture.
+
+    At most MOST_POINTS of each, the first.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
@@ -23,7 +26,7 @@ def scatter(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def picture(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Samples as a picture [H, W, 3]: a grid for images, a scatter plot for points."""
+    """Samples as a picture [H, W, 3] uint8: a grid for images, a scatter plot for points."""
     return grid(samples) if samples.ndim == 4 else scatter(samples, reference)
 
 

@@ -60,7 +60,7 @@ def images_in(picture: np.ndarray, shape: tuple[int, int, int]) -> int | None:
 
 
 def side(shape: tuple[int, int, int]) -> int:
-    """The width in a grid of an image [H, W, C] of this shape."""
+    """The width in a grid, in pixels, of an image [H, W, C] of this shape."""
     return _factor(shape) * shape[1]
 
 
@@ -79,7 +79,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def save(picture: np.ndarray, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
+    """Writes a picture [H, W, 3] uint8 as a PNG, whole or not at all."""
     with whole(path) as partial:
         Image.fromarray(picture).save(partial)
 
@@ -99,7 +99,7 @@ def animate(pictures: Sequence[np.ndarray], path: Path, *, seconds: float = 4.0)
     """Pictures [H, W, 3] one after the other, for ever, as an animated PNG or GIF.
 
     path: its suffix, .png or .gif, says which. Of a GIF's 256 colors all pictures share one set.
-    seconds: how long one turn takes; the last picture stands for a quarter of it.
+    seconds: how long one turn takes; the last picture stands for a quarter of it longer.
 
     Raises UserError for another suffix, no pictures, or pictures of different sizes.
     """
