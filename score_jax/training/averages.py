@@ -57,7 +57,7 @@ def average(
     """(the parameters' average of this length at the newest snapshot up to `step`, how made).
 
     like: gives the names and shapes. Reads one snapshot at a time. Raises UserError where there
-    are none, or one is damaged, and for a length that no average has.
+    are none, or one is damaged or of another network, and for a length that no average has.
     """
     exponent(sigma_rel)
     files = sorted((workdir / FOLDER).glob("[0-9]*.safetensors"))

@@ -43,7 +43,10 @@ class CannotSave(CannotWrite):
 
 
 class Checkpoints:
-    """The checkpoints of one workdir. read_only: for a look, beside whoever writes them."""
+    """The checkpoints of one workdir. read_only: for a look, beside whoever writes them.
+
+    options: of them `keep` and `keep_every`, which say what is deleted after each save.
+    """
 
     def __init__(self, workdir: Path, options: Training, *, read_only: bool = False):
         self.folder = workdir.absolute() / "checkpoints"

@@ -35,7 +35,7 @@ def replay(
     is told the number of updates made. Returns what `report` shows: loss, grad_norm,
     learning_rate; the norms of the parameters and of the gradient, array by array; the loss of
     each example of the batch, its index in the data and u, its place in the law of times. Raises
-    UserError for a step that cannot be.
+    UserError for a step that cannot be, and where checkpoints are there and none is whole.
     """
     options = experiment.training
     if not 1 <= step <= options.steps:

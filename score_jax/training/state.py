@@ -42,12 +42,12 @@ class Metrics(NamedTuple):
 
 
 def learning_rate(options: Training, step: Scalar) -> Array:
-    """The rate of update number `step` (from 0): linear over the warm-up, then constant."""
+    """learning_rate min(1, (step + 1)/warmup), the rate of update number `step`, from 0."""
     return options.learning_rate * jnp.minimum(1.0, (step + 1.0) / max(options.warmup, 1))
 
 
 def make_optimizer(options: Training) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015), after clipping by the global norm where asked for.
+    """Adam (Kingma & Ba 2015, algorithm 1), after clipping by the global norm where asked for.
 
     The learning rate is not part of its state: it comes from the config at every step.
     """
@@ -112,6 +112,10 @@ def averaged(average: Params, params: Params, decay: Scalar) -> Params:
 
 def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metrics]]:
     """update(state, (examples, labels, positions)) -> (state, metrics), on a device's share.
+
+    params becomes params - learning_rate Adam(gradient), brought to magnitude 1 where the network
+    asks for it (`EDM2.normalized`). ema, and the averages likewise at a decay of their own, becomes
+    `averaged` with it at the decay min(training.ema, (1 + n)/(10 + n)) after n updates.
 
     Where training.non_finite is "skip" an update whose loss or gradient is infinite or not a
     number leaves everything but the step as it was.
