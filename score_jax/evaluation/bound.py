@@ -49,6 +49,7 @@ def evaluate(
     Ho et al. 2020, equations 5 and 13) or nats_per_dim (points, a density): the bound's total, and
     in the same unit its parts: prior (L_T), transitions [N - 1] from the cleanest step up and
     reconstruction (L_0), with the standard errors over examples, the bound's own noise included.
+    Raises UserError where an example's is not finite.
     """
     options, process = experiment.likelihood, experiment.process
     data, n = experiment.on_test().data, examples(experiment)

@@ -30,7 +30,7 @@ NAMES = {
 class Compared(NamedTuple):
     """metrics: {name: number, or {"value", "standard_error" or "standard_deviation", ...}}.
 
-    left_out: {name: why} of those that cannot be had. None is ever NaN. used: how many samples,
+    left_out: {name: why} of those that cannot be had; none is NaN instead. used: how many samples,
     and as many real examples, each kind of figure that needs the latter one by one takes.
     """
 

@@ -70,10 +70,10 @@ def compare(
 ) -> tuple[dict[str, Any], tuple[np.ndarray, Neighbors]]:
     """(figures, (the samples that are nearest to training examples [S], their `Neighbors`)).
 
-    figures: the median distance of the first ASKED samples to the nearest training example and,
-    beside it, that of as many test examples, which cannot have been memorized: much smaller
-    distances than theirs speak of copies. copies: samples at distance 0. flip: training has seen
-    the data mirrored, too.
+    figures: the median and the smallest distance, in gray levels, of the first ASKED samples to
+    the nearest training example and, beside them, of ASKED test examples, which cannot have been
+    memorized: much smaller distances than theirs speak of copies. copies: samples at distance 0.
+    flip: training has seen the data mirrored, too.
     """
     asked = samples[:ASKED]
     found = as_trained(asked, data.examples, flip, k=NEIGHBORS)
