@@ -29,7 +29,8 @@ def folder(
     hidden ones and links left out. channels: 3 for RGB, 1 for gray. crop: the square's side in
     pixels (CelebA: 140), or the image's shorter one. by_class: the first
     folder below `path` names the class (labels in alphabetical order).
-    Raises UserError for a missing or empty folder and for a file that is no whole image.
+    Raises UserError for a missing or empty folder, for a file that is no whole image, or one of
+    more than 8 bits a channel or 100 megapixels, smaller than crop, or in no class's folder.
     """
     root = Path(path)
     if not is_there(root, Path.is_dir):

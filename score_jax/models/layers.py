@@ -12,7 +12,8 @@ from score_jax.types import Array
 
 
 def conv(features: int, size: int = 3, stride: int = 1, init=fan_avg_uniform, name=None, **options):
-    """size x size; it keeps the image's size at stride 1, unless `padding` is given."""
+    """size x size, its bias 0 at first; it keeps the image's size at stride 1, unless `padding` is
+    given."""
     return nn.Conv(
         features,
         (size, size),
@@ -31,7 +32,9 @@ def dense(features: int, init=fan_avg_uniform, name=None, **options):
 
 @dataclass(frozen=True)
 class Norm:
-    """GroupNorm with `groups` groups, or as many as leave `least` channels in each."""
+    """GroupNorm of as many groups as divide the channels, at most `groups`, of `least` channels or
+    more each. epsilon: added to the variance.
+    """
 
     groups: int = 32
     least: int = 4
