@@ -1,8 +1,9 @@
 """Errors that a person can act on.
 
 A UserError says what was expected, what came and what to do. `launch.py` prints its
-message alone (no traceback) and exits with status 2. So it does, with status 1, for a disk that
-is full or may not be written to; every other exception is a bug of ours and keeps its traceback.
+message alone (no traceback) and exits with status 2. So it does where the memory is too small, and,
+with status 1, for a disk that is full or may not be written to; every other exception is a bug of
+ours and keeps its traceback.
 UserError is a ValueError, so library users catch what they expect.
 """
 
@@ -36,7 +37,7 @@ def unknown(what: str, given: object, known: Iterable[str]) -> UserError:
 
 
 def shortened(text: str, most: int = MOST_SHOWN) -> str:
-    """The text, its middle left out where it is longer."""
+    """The text, its middle left out where it has more than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 

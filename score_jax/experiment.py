@@ -70,7 +70,8 @@ class Experiment(NamedTuple):
     def net(
         self, params: Params, *, label: Array | None = None, dropout_key: Key | None = None
     ) -> Net:
-        """The network of one example, with these parameters; in training with a dropout_key.
+        """(x, c) -> y: the network of one example, with these parameters; in training with a
+        dropout_key.
 
         label: what it is told of the example, where it is told anything: its class, -1 or None for
         none, or its condition, NaN for none.
@@ -126,7 +127,7 @@ class Experiment(NamedTuple):
         return int(labels.max()) + 1 if by_classifier and labels is not None else 0
 
     def predict(self, net: Net) -> PredictFn:
-        """What the network says, as the loss sees it."""
+        """(x_t, t) -> Prediction: what the network says, as the loss sees it."""
         return make_predict(net, self.process, self.parameterization)
 
     def sampling_predict(self, params: Params, label: Array, guide: Params = None) -> PredictFn:

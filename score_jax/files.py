@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there. Where a disk does not let them be written, OSError."""
 
 import contextlib
 import errno

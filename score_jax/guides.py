@@ -80,7 +80,7 @@ def _folder(experiment, workdir):
 
 
 def digest(tree: Params) -> str:
-    """Tells one set of parameters from another."""
+    """Tells one set of parameters from another: 16 hex digits of the SHA-256 of their bytes."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(jax.device_get(tree)):
         found.update(np.ascontiguousarray(leaf).data)

@@ -49,7 +49,7 @@ def levels(process: GaussianProcess) -> np.ndarray:
 def make_measure(
     experiment: Experiment, batch_size: int | None = None
 ) -> Callable[[Params, Iterable[int]], Measured]:
-    """measure(params, indices) of the test data, or of the data where there are none.
+    """measure(params, indices) of the test data, or of the data where there are none: Measured.
 
     Example i's draws depend on evaluation.seed and on i alone, and its time in the loss on i
     alone; so the same numbers come out whatever the batches, and two steps of a run are compared

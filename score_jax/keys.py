@@ -16,5 +16,5 @@ PURPOSES |= {"held_out": 6, "bound": 7, "observation": 8}
 
 
 def stream(seed: int, purpose: str) -> Key:
-    """The key of one purpose under a seed."""
+    """The key of one purpose, one of PURPOSES, under a seed."""
     return jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose])

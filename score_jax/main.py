@@ -1,7 +1,8 @@
 """The commands behind launch.py: flags, modes, exit statuses.
 
-Exit status 0: done. 2: a mistake of the user's, one message. 75: stopped by SIGTERM, all saved,
-to be queued again. 130: stopped by Ctrl-C, all saved. 1: anything else.
+Exit status 0: done. 2: a mistake of the user's, or more than the memory holds, one message. 75:
+stopped by SIGTERM, all saved, to be queued again. 130: stopped by Ctrl-C, all saved. 1: anything
+else.
 """
 
 import contextlib
@@ -119,7 +120,10 @@ def _terminated(number, frame):
 
 
 def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
-    """(every <section>.<option>=<value> of --config.<...>, the other words but the first)."""
+    """(every <section>.<option>=<value> of --config.<...>, the other words but the first).
+
+    Raises UserError for one without a value.
+    """
     overrides, rest = [], []
     for word in argv[1:]:
         if word.startswith("--config."):
@@ -132,7 +136,7 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def configured(config: Any, overrides: list[str]) -> Any:
-    """The config, a ConfigDict, with what `split_overrides` found set in it."""
+    """The config, a ConfigDict, with what `split_overrides` found set in it, see `override`."""
     with config.unlocked():
         for section in OPTIONAL:
             if section not in config:
@@ -144,7 +148,7 @@ def configured(config: Any, overrides: list[str]) -> Any:
 
 
 def parse(argv: list[str]) -> Command:
-    """What a command line asks for. Raises UserError for what it cannot mean."""
+    """What a command line asks for. Raises UserError for what it cannot mean, SystemExit for -h."""
     overrides, rest = split_overrides(argv)
     values = flags.FlagValues()
     flags.DEFINE_string(
@@ -226,7 +230,7 @@ def _start(hosts: dict[str, Any]) -> None:
 
 
 def before_jax() -> None:
-    """What JAX reads from its surroundings when it is imported."""
+    """Sets what JAX reads from its surroundings when it is imported."""
     _share_arenas()
     platforms = os.environ.get("JAX_PLATFORMS")
     if platforms and "cpu" not in platforms.split(","):

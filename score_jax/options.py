@@ -40,7 +40,7 @@ def check_options(
     list to tuple), the others at their defaults.
 
     Raises UserError for an option that `factory` does not have, a value of another type
-    than its annotation, and a required option left out.
+    than its annotation, a number that is not finite in float32, and a required option left out.
     """
     known = options_of(factory)
     for name in options:

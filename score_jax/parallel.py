@@ -135,7 +135,7 @@ def _most():
 
 
 def positions(batch_size: int) -> np.ndarray:
-    """The places in the whole batch that are this host's part of it."""
+    """[B/hosts] int32: the places in the whole batch that are this host's part of it."""
     share = batch_size // jax.device_count()
     mine = [i for i, d in enumerate(jax.devices()) if d.process_index == jax.process_index()]
     return np.concatenate([np.arange(i * share, (i + 1) * share, dtype=np.int32) for i in mine])

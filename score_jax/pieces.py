@@ -44,7 +44,8 @@ def in_pieces(
     return None, and is not asked again. The pieces lie in workdir/pieces until `drop` is called,
     those of another identity only until now. Returns all of it on every host.
 
-    Raises what make raises, and Interrupted on SIGINT and SIGTERM, with all whole pieces kept.
+    Raises what make raises, Interrupted on SIGINT and SIGTERM, with all whole pieces kept, and
+    UserError where another host met a mistake or pieces cannot be read.
     """
     folder = _folder(workdir, what, identity)
     if leads():

@@ -28,7 +28,8 @@ CALIBRATION = 1_000  # training examples that a sampler which is to be calibrate
 
 
 class Drawn(NamedTuple):
-    """samples: as the data's numbers. evaluations: [N], how often each asked the network.
+    """samples: as the data's numbers, uint8 [N, H, W, C] or float32 [N, D]. evaluations: [N], how
+    often each asked the network.
 
     finite: [N], whether each was without NaN and infinity before it became the data's numbers.
     """
@@ -90,7 +91,8 @@ def make_draw(
     answer False to have the rest left: draw then returns None.
 
     A sampler that is to be calibrated is, whenever it meets new parameters: on at most 1,000
-    training examples, which costs what drawing as many samples does.
+    training examples, which costs what drawing as many samples does. Raises UserError where there
+    are none.
     """
     sampler, batch_size = experiment.sampler, rounded_up(batch_size)
     predict = partial(predict_of, experiment)

@@ -1,6 +1,7 @@
 """The options of a config's sections that belong to no family.
 
-Each class is one section, or the part of a family's section that all its members share.
+Each class is one section, or the part of a family's section that all its members share. Made with
+a value that cannot be, it raises UserError that names the option.
 """
 
 from collections.abc import Callable

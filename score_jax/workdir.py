@@ -77,7 +77,7 @@ MAKING = ("train", "import")  # the modes that make a run
 
 
 def read_json(path: Path) -> Any:
-    """What the file holds, or None where there is none or it is damaged."""
+    """What the JSON file holds, or None where there is none or it is damaged."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes value whole or not at all."""
+    """Writes value as JSON, whole or not at all; NaN and infinity by their names."""
     with whole(path) as partial:
         partial.write_text(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
 
@@ -109,9 +109,9 @@ def open_workdir(
 
     In the block no other process can train in it (MAKING), or draw and measure (the other
     modes). Raises UserError, with nothing written, if the folder was made by another config or
-    from other data, is not a folder of ours, (in modes that do not make one) holds no run, or
-    another process is at work in it. Where the run or the config has no data (`data.blank`) any
-    of the same shape will do, and train settles which they are.
+    from other data, is not a folder of ours, (in modes that do not make one) holds no run, another
+    process is at work in it, or the hosts' configs or data differ. Where the run or the config has
+    no data (`data.blank`) any of the same shape will do, and train settles which they are.
     """
     with contextlib.ExitStack() as stack:
 
@@ -158,9 +158,8 @@ def check_run(workdir: Path, config: Mapping[str, Any], data: Dataset) -> None:
 def locked(workdir: Path, what: str) -> Iterator[None]:
     """Keeps other processes from the same work ("training" or "results") in the same folder.
 
-    The lock is the operating system's: it goes with the process, however that ends. Raises
-    UserError on all hosts of a run, naming the holder, if another process has it. A disk that
-    knows no locks is used without, which is said.
+    The operating system's lock, which ends with the process. Raises UserError on all hosts of a
+    run, naming the holder, if another process has it; without locks a disk is used all the same.
     """
     with contextlib.ExitStack() as stack:
         on_leader(lambda: stack.enter_context(_lock(workdir, what)))
