@@ -1,4 +1,8 @@
-"""The modes of the launcher: each a function of an experiment and its workdir."""
+"""The modes of the launcher: each a function of an experiment and its workdir.
+
+Those that need a checkpoint raise UserError where there is none; the long ones Interrupted, with
+what is done kept, where they are asked to stop.
+"""
 
 import contextlib
 from pathlib import Path

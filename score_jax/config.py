@@ -22,7 +22,8 @@ from score_jax.errors import UserError, shortened, shown, unknown
 def load(path: str) -> ConfigDict:
     """The config that the Python file's get_config() returns, or that a workdir's config.json is.
 
-    Runs a Python file. Raises UserError if it is missing, fails, or returns no ConfigDict.
+    Runs a Python file. Raises UserError if it is missing, fails, or returns no ConfigDict of
+    sections, and for a JSON file that is damaged or none of ours.
     """
     file = Path(path)
     if not file.is_file():

@@ -31,7 +31,10 @@ from score_jax.workdir import fingerprint, read_json, write_json
 
 
 def newest(experiment: Experiment, workdir: Path) -> tuple[Params, dict[str, Any]]:
-    """The newest checkpoint's parameters, as they are sampled and measured, and which they are."""
+    """The newest checkpoint's parameters, as they are sampled and measured, and which they are.
+
+    Those of training.ema's average, or of evaluation.ema's. Raises UserError where there are none.
+    """
     with Checkpoints(workdir, experiment.training, read_only=True) as checkpoints:
         checkpoints.check_none_is_lost()
         if checkpoints.newest() is None:
@@ -57,7 +60,7 @@ def newest(experiment: Experiment, workdir: Path) -> tuple[Params, dict[str, Any
 
 
 def how(experiment: Experiment, made: dict[str, Any]) -> dict[str, Any]:
-    """How samples are made of these parameters."""
+    """`made` and how samples are made of these parameters, in JSON: what samples.json holds."""
     options = experiment.evaluation
     calibrated = experiment.sampler.calibrate is not None
     guidance = {name: v for name, v in experiment.config["guidance"].items() if v is not None}

@@ -52,7 +52,10 @@ def check(experiment: Experiment) -> None:
 
 
 def prepare(experiment: Experiment, workdir: Path) -> Extractor:
-    """The extractor; and what is asked for by name is found, before samples are drawn."""
+    """The extractor; and what is asked for by name is found, before samples are drawn.
+
+    Raises UserError where it is not, see `make_extractor` and `read_reference`.
+    """
     extractor = make_extractor(experiment, workdir)
     if experiment.evaluation.reference is not None:
         read_reference(Path(experiment.evaluation.reference), extractor)
@@ -77,6 +80,7 @@ def evaluate(
     the reference keeps or all samples: figures of finite sets depend on their number, so these
     compare with each other. held_out: the loss on the test data, all of them. Features are made
     in pieces that are kept until all is done, on every host; progress is told what is done.
+    Raises UserError where the reference holds another number of features than the extractor gives.
     """
     reference = reference_of(experiment, extractor, workdir, part_of(progress, "real data"))
     seen = _features_of(samples, extractor, made, workdir, part_of(progress, "samples"))

@@ -61,7 +61,8 @@ def rows(features: Features, begin: int, end: int) -> Features:
 
 class Extractor(NamedTuple):
     """kind: inception, classifier, own or none. name: for people. identity: what tells its features
-    from others', in JSON. extract: images -> Features."""
+    from others', in JSON. extract: images -> Features; of your own file, UserError for what it
+    should not give."""
 
     kind: str
     name: str

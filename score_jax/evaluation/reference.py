@@ -54,7 +54,8 @@ def make_reference(
 ) -> Reference:
     """The reference of all of the data, as it lies at `path` or made now and kept there.
 
-    In pieces that are kept until all are done, in the folder of the path, on every host.
+    In pieces that are kept until all are done, in the folder of the path, on every host. Raises
+    UserError for features of which no mean and covariance can be made.
     """
     settings = settings_of(experiment, extractor)
     there = on_leader(lambda: _is_of(path, settings))

@@ -110,7 +110,7 @@ class UNet(nn.Module):
         return self.conditional or self.classes > 0
 
     def embed(self, x, c, label, train):
-        """What the residual blocks are told: the noise level, the class, both or nothing."""
+        """[B, 4 features] that the residual blocks are told of noise level and class, or None."""
         width, told = 4 * self.features, []
         if self.conditional:
             h = sinusoidal(c, self.features, endpoint=self.endpoint).astype(x.dtype)

@@ -63,7 +63,7 @@ class Run(NamedTuple):
 
 
 def read_run(workdir: Path) -> Run:
-    """Raises UserError for a folder without a config."""
+    """The run in a folder. Raises UserError for a folder without a config."""
     config = read_json(workdir / "config.json")
     if not isinstance(config, dict) or not all(isinstance(s, dict) for s in config.values()):
         raise UserError(

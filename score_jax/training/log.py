@@ -60,7 +60,7 @@ class Log:
                 os.fsync(self.file.fileno())
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of a step, to TensorBoard."""
+        """Numbers of a step: a line of metrics.jsonl, and TensorBoard's."""
         from tensorboardX import summary
 
         if not self.silent:
@@ -69,7 +69,7 @@ class Log:
         self._events(step, *(summary.scalar(name, x) for name, x in values.items()))
 
     def held_out(self, step: int, found: dict[str, Any]) -> None:
-        """A line of `held_out.summary`."""
+        """A line of `held_out.summary`: to held_out.jsonl and on disk; its loss to TensorBoard."""
         from tensorboardX import summary
 
         if not self.silent:
@@ -80,7 +80,7 @@ class Log:
         self._events(step, summary.scalar("held_out_loss", found["loss"]))
 
     def picture(self, step: int, picture: np.ndarray) -> None:
-        """A picture [H, W, 3] of a step, to TensorBoard."""
+        """A picture [H, W, 3] uint8 of a step, to TensorBoard."""
         from tensorboardX import summary
 
         self._events(step, summary.image("samples", picture, dataformats="HWC"))

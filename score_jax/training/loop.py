@@ -54,8 +54,10 @@ def train(experiment: Experiment, workdir: Path, by: Watch | None = None) -> Tra
 
     The state at a step is the same, bit for bit, however often the run was stopped on the
     way; with other devices or hosts the examples and draws are the same, the state to rounding.
-    Raises Interrupted after saving on SIGINT or SIGTERM, CannotSave, and NonFinite, without
-    saving, at the first step whose loss or gradient is not finite (training.non_finite).
+    Raises Interrupted after saving on SIGINT or SIGTERM, CannotWrite (a checkpoint, an average or
+    the log), and NonFinite, without saving, at the first step whose loss or gradient is not finite,
+    or the hundredth in a row where training.non_finite is "skip". Raises UserError, before anything
+    is done, for a batch that the devices cannot share and for checkpoints of which none is whole.
     """
     options = experiment.training
     check_divides(options.batch_size, options.microbatches)
