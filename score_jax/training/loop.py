@@ -1,7 +1,6 @@
 """The training loop: batches in, metrics, checkpoints and pictures out."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,6 +22,7 @@ from score_jax.signals import Interrupted, StopSignals
 from score_jax.training import averages
 from score_jax.training.checkpoints import Checkpoints
 from score_jax.training.log import Log
+from score_jax.training.progress import Progress
 from score_jax.training.state import TrainState, create, learning_rate, make_update
 
 PATIENCE = 100  # bad steps in a row that are skipped where training.non_finite is "skip"
@@ -122,12 +122,12 @@ class _Run:
 
     def until_done(self, state: TrainState) -> TrainState:
         options, per_call = self.options, self.options.steps_per_call
-        step = int(state.step)
+        begin = step = int(state.step)
         saved = self.checkpoints.newest()
         self.last_line = step, time.time()
         snapshot_every = options.snapshot_every or options.checkpoint_every
         heard: list[Any] = []  # the signal that any host was sent, as of each of the last calls
-        with StopSignals() as stop, _bar(step, options.steps) as bar:
+        with StopSignals() as stop, Progress(step, options.steps) as progress:
             self.stop = stop
             while step < options.steps and not (len(heard) == self.in_flight and heard[0]):
                 state, metrics = self.update(state, self.batches(step, per_call))
@@ -135,10 +135,12 @@ class _Run:
                 heard = [*heard, most(stop.signal or 0)][-self.in_flight :]
                 jax.block_until_ready(self.unread[-self.in_flight :][0])
                 step += per_call
-                bar.update(per_call)
+                progress.reached(step)
+                if step == begin + per_call and step % options.log_every:
+                    self.last_line = step, time.time()  # the first call compiles
                 self.checkpoints.check()
                 if step % options.log_every == 0:
-                    self.write_line(step, bar)
+                    self.write_line(step, progress)
                 # What a checkpoint is without would not be made again.
                 if step % options.sample_every == 0 and leads():
                     self.write_held_out(step, state)
@@ -150,7 +152,7 @@ class _Run:
                 # The last one is of what is drawn after training, unless that takes long.
                 soon = step == options.steps and self.experiment.evaluation.samples <= pictures.GRID
                 if self.by.draws and step % options.sample_every == 0 and not soon and leads():
-                    self.write_picture(step, state, bar)
+                    self.write_picture(step, state, progress)
             if step != saved:
                 self.save(step, state)
             if options.power_ema and step == options.steps and step % snapshot_every:
@@ -187,7 +189,7 @@ class _Run:
             + " may help."
         )  # fmt: skip
 
-    def write_line(self, step, bar):
+    def write_line(self, step, progress):
         self.read(step)
         good = [pair for pair in self.pending if _good(*pair)]
         bad, self.pending = len(self.pending) - len(good), []
@@ -206,7 +208,9 @@ class _Run:
             },
         )
         loss = f", loss {means['loss']:.4g}" if good else ""
-        bar.set_postfix_str(f"{speed * self.options.batch_size:.0f} images/s{loss}")
+        images = speed * self.options.batch_size
+        last = step + self.options.log_every > self.options.steps
+        progress.tell(f"{images:.{0 if images >= 10 else 1}f} images/s{loss}", last)
 
     def save(self, step, state):
         self.read(step)
@@ -224,8 +228,8 @@ class _Run:
         indices = evenly(min(HELD_OUT, total), total)
         self.log.held_out(step, self.by.measure(state.ema, indices))
 
-    def write_picture(self, step, state, bar):
-        bar.set_description("drawing")
+    def write_picture(self, step, state, progress):
+        progress.doing("drawing")
         indices = range(min(pictures.GRID, self.experiment.evaluation.samples))
         assert self.draw is not None  # else there is no time to draw
         drawn = self.draw(state.ema, indices, lambda fraction: self.stop.signal is None)
@@ -233,25 +237,14 @@ class _Run:
             return  # asked to stop: saving is more urgent than a picture
         if not drawn.finite.all():
             bad = np.sum(~drawn.finite)
-            bar.write(f"step {step}: {bad} of {len(drawn.samples)} samples are not finite")
+            tqdm.write(f"step {step}: {bad} of {len(drawn.samples)} samples are not finite")
         picture = pictures.picture(self.experiment, drawn.samples)
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
         plotting.save(picture, folder / f"step_{step:07d}.png")
         self.log.picture(step, picture)
-        bar.set_description("training")
+        progress.doing("training")
 
 
 def _good(loss: float, grad_norm: float) -> bool:
     return math.isfinite(loss) and math.isfinite(grad_norm)
-
-
-def _bar(step: int, steps: int) -> tqdm:
-    return tqdm(
-        desc="training",
-        initial=step,
-        total=steps,
-        unit=" steps",
-        disable=not (sys.stderr.isatty() and leads()),
-        dynamic_ncols=True,
-    )
