@@ -60,7 +60,7 @@ def newest(experiment: Experiment, workdir: Path) -> tuple[Params, dict[str, Any
 
 
 def how(experiment: Experiment, made: dict[str, Any]) -> dict[str, Any]:
-    """`made` and how samples are made of these parameters, in JSON: what samples.json holds."""
+    """`made` and how samples are made of these parameters, in JSON, as in samples.json."""
     options = experiment.evaluation
     calibrated = experiment.sampler.calibrate is not None
     guidance = {name: v for name, v in experiment.config["guidance"].items() if v is not None}
