@@ -182,7 +182,9 @@ def test_fast_and_plain_initialization_agree_in_distribution(module, inputs):
 
 
 def test_no_two_leaves_share_their_draw():
-    params = init_params(UNet(features=8, multipliers=(1,)), jax.random.key(0), (8, 8, 1))
+    params = init_params(
+        UNet(features=8, multipliers=(1,), attention=()), jax.random.key(0), (8, 8, 1)
+    )
     firsts = [leaf.ravel()[0] / leaf.std() for leaf in jax.tree.leaves(params) if leaf.std() > 0]
     assert len(set(firsts)) == len(firsts)
 
@@ -221,6 +223,11 @@ def test_instance_norm_removes_scale_and_shift_but_keeps_the_means_relative_orde
     ("module", "shape", "words"),
     [
         (UNet(multipliers=(1, 2, 2)), (30, 30, 1), "divide by 4, got \\(30, 30, 1\\)"),
+        (
+            UNet(attention=(7,)),
+            (32, 32, 3),
+            r"\(7,\) .* 7 is none of .* choose of 32, 16, 8, 4, or \(\)",
+        ),
         (UNet(), (64,), "divide by 8, got \\(64,\\)"),
         (RefineNet(), (7, 8, 1), "even sides, got \\(7, 8, 1\\)"),
     ],

@@ -8,6 +8,7 @@ from score_jax.errors import UserError
 from score_jax.models.embeddings import forgotten, no_class
 from score_jax.models.initializers import drawn, zeros
 from score_jax.models.layers import halved, repeated
+from score_jax.models.unet import check_attention
 from score_jax.types import Array
 
 EPSILON = 1e-4  # keeps what is divided by a magnitude finite
@@ -255,6 +256,7 @@ class EDM2(nn.Module):
                 f"whose sides divide by {factor}, got {tuple(shape)}; use fewer multipliers, "
                 "or set data.size"
             )
+        check_attention(self, shape)
         last = len(self.multipliers) - 1
         for level, multiplier in enumerate(self.multipliers):
             attends = level == last or shape[0] // 2**level in self.attention

@@ -158,6 +158,19 @@ def check_unet(name: str, module: nn.Module, shape: tuple[int, ...]) -> None:
             f"whose sides divide by {factor}, got {tuple(shape)}; use fewer multipliers, "
             "or set data.size"
         )
+    check_attention(module, shape)
+
+
+def check_attention(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Raises UserError for a resolution of attention that images of this shape never have."""
+    sides = [shape[0] >> level for level in range(len(module.multipliers))]
+    absent = [side for side in module.attention if side not in sides]
+    if absent:
+        raise UserError(
+            f"model.attention = {tuple(module.attention)} names resolutions, and {absent[0]} is "
+            f"none of an image of {shape[0]} pixels with {len(sides)} multipliers; choose of "
+            f"{', '.join(map(str, sides))}, or () for attention in the middle alone"
+        )
 
 
 def check_heads(module: nn.Module, shape: tuple[int, ...]) -> None:
