@@ -162,13 +162,13 @@ def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any
         predict = predict_of(experiment, params, label)
         return eps_errors(noise_key, process, predict, x_0, sampler.schedule[0])
 
-    errors = in_batches(errors, batch_size)
+    together = in_batches(errors, batch_size)
 
     def calibrate(params, progress):
         rng, n = np.random.default_rng(experiment.evaluation.seed), len(data.examples)
         chosen = np.sort(rng.permutation(n)[:CALIBRATION])
         batch, go_on = experiment.examples_at(chosen), lambda fraction: progress(0.0)
-        found = errors(params, *batch, progress=go_on)
+        found = together(params, *batch, progress=go_on)
         if found is None:
             return None
         return rounded(to_calibrate(found.mean(0, dtype=np.float64)).schedule)

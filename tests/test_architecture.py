@@ -17,7 +17,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 LAYERS = (
     ("errors", "files", "types"),
     ("hosts", "keys", "limits", "odes", "power_ema", "signals"),
-    ("densities", "metrics", "processes", "options", "tensors"),
+    ("bars", "densities", "metrics", "processes", "options", "tensors"),
     ("plotting", "predictions", "times"),
     ("parameterization", "probability_flow", "variances"),
     ("losses", "samplers", "likelihood", "models", "data", "config", "guidance"),
@@ -25,7 +25,7 @@ LAYERS = (
     ("given", "experiment", "classifying", "build", "parallel", "workdir"),
     ("accuracy", "held_out", "pictures", "pieces", "sampling", "trajectories"),
     ("training", "evaluation", "report"),
-    ("guides", "samples", "commands", "interop", "main"),
+    ("guides", "samples", "hints", "commands", "interop", "main"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -41,7 +41,8 @@ NEIGHBORS = {
     "trajectories": {"sampling"},
     "pictures": {"trajectories"},
     "samples": {"guides"},
-    "commands": {"guides", "samples"},
+    "hints": {"guides"},
+    "commands": {"guides", "hints", "samples"},
     "main": {"commands"},
     "interop": {"main"},
 }
@@ -98,7 +99,7 @@ def test_a_neighbor_that_nobody_needs_is_not_allowed():
 
 def test_the_launcher_knows_main_and_nothing_else():
     ours = [name for name in imports(ROOT / "launch.py") if name.startswith("score_jax")]
-    assert ours == ["score_jax.main.main"]
+    assert ours == ["score_jax.main.leave", "score_jax.main.main"]
 
 
 def test_a_config_is_data_and_imports_nothing_of_ours():
