@@ -1,13 +1,11 @@
 """Data: what is read is what is there, in an order that depends on nothing but seed and step."""
 
 import functools
-import io
 import os
 import pickle
 import struct
 import sys
 import zipfile
-import zlib
 from pathlib import Path
 
 import jax
@@ -80,16 +78,6 @@ def test_blank_is_a_shape_and_no_images():
     for options in (dict(size=0), dict(size=10**30), dict(size=8, channels=2)):
         with pytest.raises(UserError, match="size|channels"):
             blank(**options)
-
-
-def test_a_folders_images_are_cut_to_the_crop_that_is_asked_for(tmp_path):
-    """The middle 4x4 of 8x8, untouched where the size is the crop's."""
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = folder(path=str(tmp_path), size=4, crop=4)
-    np.testing.assert_array_equal(found.examples[0], pixels[2:6, 2:6])
-    with pytest.raises(UserError, match="8x8 is smaller than config.data.crop = 9"):
-        folder(path=str(tmp_path), size=4, crop=9)
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -383,235 +371,9 @@ def test_a_text_under_an_array_s_name_is_refused(tmp_path, name):
 
 def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "here.npy").mkdir()
-    for path in ("none.npy", "none/x.npy", "here.npy"):
+    for path in ("none.npy", "none/x.npy"):
         message = refusal(array, path=path)
         assert f"data.path: no file {path}" in message and str(tmp_path) in message
-
-
-# --- folder ------------------------------------------------------------------------------
-
-RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
-
-
-def framed(width, height, inside, outside=RED):
-    """An image whose largest central square is `inside` and all else `outside`."""
-    side = min(width, height)
-    image = Image.new("RGB", (width, height), outside)
-    image.paste(Image.new("RGB", (side, side), inside), ((width - side) // 2, (height - side) // 2))
-    return image
-
-
-@pytest.mark.parametrize("size", [(40, 20), (20, 40), (33, 20), (20, 20), (90, 10)])
-@pytest.mark.parametrize("target", [4, 10, 16, 30])
-def test_the_crop_is_the_central_square_and_sees_nothing_outside_it(tmp_path, size, target):
-    """A red border beside a blue square leaves no trace of red: not one pixel's worth."""
-    framed(*size, BLUE).save(tmp_path / "a.png")
-    image = folder(path=str(tmp_path), size=target).examples[0]
-    equal(image, np.broadcast_to(np.array(BLUE, np.uint8), (target, target, 3)))
-
-
-def test_the_crop_is_all_of_the_central_square(tmp_path):
-    """Its four corners, each of its own color, are the corners of what comes out."""
-    corners = [RED, GREEN, BLUE, (255, 255, 255)]
-    square = Image.new("RGB", (20, 20))
-    for color, place in zip(corners, ((0, 0), (10, 0), (0, 10), (10, 10))):
-        square.paste(Image.new("RGB", (10, 10), color), place)
-    image = Image.new("RGB", (60, 20))
-    image.paste(square, (20, 0))
-    image.save(tmp_path / "a.png")
-    x = folder(path=str(tmp_path), size=10).examples[0]
-    equal([x[0, 0], x[0, -1], x[-1, 0], x[-1, -1]], corners)
-
-
-def test_an_image_of_the_right_size_passes_through_untouched(tmp_path):
-    Image.fromarray(SOME[0, :6, :6]).save(tmp_path / "a.png")
-    equal(folder(path=str(tmp_path), size=6).examples[0], SOME[0, :6, :6])
-
-
-def test_shrinking_averages_and_does_not_pick(tmp_path):
-    """Stripes of one pixel turn gray: whoever drops pixels gets black or white."""
-    stripes = np.zeros((64, 64), np.uint8)
-    stripes[:, ::2] = 255
-    Image.fromarray(stripes).save(tmp_path / "a.png")
-    x = folder(path=str(tmp_path), size=8, channels=1).examples[0].astype(int)
-    assert np.abs(x[:, 1:-1] - 127.5).max() < 4
-
-
-@pytest.mark.parametrize(
-    ("color", "luma"), [(RED, 76), (GREEN, 150), (BLUE, 29), ((255, 255, 255), 255)]
-)
-def test_gray_is_the_luma_of_rec_601(tmp_path, color, luma):
-    """0.299 R + 0.587 G + 0.114 B, of which the eye sees green the brightest."""
-    Image.new("RGB", (5, 5), color).save(tmp_path / "a.png")
-    data = folder(path=str(tmp_path), size=2, channels=1)
-    equal(data.examples, np.full((1, 2, 2, 1), luma))
-
-
-def test_a_gray_image_as_rgb_has_three_equal_channels(tmp_path):
-    Image.new("L", (5, 5), 77).save(tmp_path / "a.png")
-    equal(folder(path=str(tmp_path), size=2).examples, np.full((1, 2, 2, 3), 77))
-
-
-@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
-def test_every_8_bit_kind_of_png_is_read_as_what_it_shows(tmp_path, mode):
-    Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode).save(tmp_path / "a.png")
-    equal(folder(path=str(tmp_path), size=4).examples, np.full((1, 4, 4, 3), 255))
-
-
-def test_jpeg_files_are_read_under_either_suffix_in_either_case(tmp_path):
-    for i, name in enumerate(["a.jpg", "b.JPEG", "c.JPG", "d.PNG"]):
-        Image.new("L", (8, 8), 50 * i).save(tmp_path / name, "PNG" if i == 3 else "JPEG")
-    x = folder(path=str(tmp_path), size=8, channels=1).examples.astype(int)
-    assert np.abs(x - 50 * np.arange(4)[:, None, None, None]).max() <= 1
-
-
-def paint(root, **files):
-    """Writes gray images by path, each of one value."""
-    for path, value in files.items():
-        file = root / f"{path.replace('__', '/')}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (4, 4), value).save(file)
-
-
-def values(root, **options):
-    return list(folder(path=str(root), size=1, channels=1, **options).examples[:, 0, 0, 0])
-
-
-def test_images_come_in_the_order_of_their_paths_however_they_were_made(tmp_path):
-    paint(tmp_path, b__x=3, a__y=2, c=4, a__x=1, d__a__b=5)
-    assert values(tmp_path) == [1, 2, 3, 4, 5]
-
-
-def test_classes_are_the_first_folders_in_alphabetical_order(tmp_path):
-    paint(tmp_path, dog__1=30, cat__b=20, cat__a__x=10, eel__1=40)
-    data = folder(path=str(tmp_path), size=1, channels=1, by_class=True)
-    equal(data.labels, [0, 0, 1, 2])
-    equal(data.examples[:, 0, 0, 0], [10, 20, 30, 40])
-    assert folder(path=str(tmp_path), size=1).labels is None
-
-
-def test_an_image_in_no_class_is_named(tmp_path):
-    paint(tmp_path, cat__a=1, loose=2)
-    message = refusal(folder, path=str(tmp_path), size=1, by_class=True)
-    assert "loose.png" in message and "no class folder" in message
-
-
-def test_hidden_files_and_other_files_are_left_out(tmp_path):
-    paint(tmp_path, a=1, **{".b": 2, ".git__c": 3})
-    (tmp_path / "notes.txt").write_text("not an image")
-    assert values(tmp_path) == [1]
-
-
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
-    inside, outside = tmp_path / "in", tmp_path / "out"
-    paint(inside, a=1)
-    paint(outside, secret=99)
-    (inside / "b.png").symlink_to(outside / "secret.png")
-    (inside / "c").symlink_to(outside, target_is_directory=True)
-    assert values(inside) == [1]
-
-
-def test_the_folder_itself_may_be_a_link(tmp_path):
-    paint(tmp_path / "in", a=1)
-    (tmp_path / "link").symlink_to(tmp_path / "in")
-    assert values(tmp_path / "link") == [1]
-
-
-def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
-    paint(tmp_path / "birds", a=1)
-    monkeypatch.chdir(tmp_path / "birds")
-    assert folder(path=".", size=1).name == "birds"
-
-
-def test_a_folder_without_images_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("x")
-    message = refusal(folder, path=str(tmp_path), size=4)
-    assert str(tmp_path) in message and "no .png, .jpg, .jpeg file" in message
-
-
-def test_a_missing_folder_is_named_with_where_it_was_looked_for(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("x")
-    for path in ("none", "file"):
-        message = refusal(folder, path=path, size=4)
-        assert f"data.path: no folder {path}" in message and str(tmp_path) in message
-
-
-@pytest.mark.parametrize("options", [{"size": 0}, {"size": -1}, {"size": 4, "channels": 2}])
-def test_a_size_or_channels_that_cannot_be_are_refused(tmp_path, options):
-    message = refusal(folder, path=str(tmp_path), **options)
-    assert all(str(value) in message for value in options.values())
-
-
-def encoded(kind):
-    file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
-    Image.fromarray(noise).save(file, kind)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_an_image_cut_short_is_refused_by_name(tmp_path, kind):
-    content, path = encoded(kind), tmp_path / "cut.png"
-    for length in (0, 1, 8, 20, 40, len(content) // 2, len(content) - 100):
-        path.write_bytes(content[:length])
-        message = refusal(folder, path=str(tmp_path), size=4)
-        assert str(path) in message and "not a whole PNG or JPEG" in message, length
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_damaged_image_is_read_or_refused_and_never_a_crash(tmp_path, kind):
-    content, path = encoded(kind), tmp_path / "damaged.png"
-    for at in range(0, len(content), 17):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 0x5A]) + content[at + 1 :])
-        try:
-            folder(path=str(tmp_path), size=4)
-        except UserError as error:
-            assert str(path) in str(error)
-
-
-@pytest.mark.parametrize("content", [b"just a text", b"GIF89a", b"%!PS-Adobe-3.0\nshowpage\n"])
-def test_a_file_that_only_calls_itself_an_image_is_refused(tmp_path, content):
-    (tmp_path / "a.png").write_bytes(content)
-    assert "not a whole PNG or JPEG" in refusal(folder, path=str(tmp_path), size=4)
-
-
-def test_an_image_of_another_kind_is_refused_whatever_its_name(tmp_path):
-    """Only two of Pillow's many decoders are ever fed."""
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", "BMP")
-    assert "not a whole PNG or JPEG" in refusal(folder, path=str(tmp_path), size=4)
-
-
-def test_16_bit_gray_is_refused_because_pillow_would_clip_it(tmp_path):
-    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    Image.fromarray(levels).save(tmp_path / "a.png")
-    for channels in (1, 3):
-        message = refusal(folder, path=str(tmp_path), size=4, channels=channels)
-        assert "a.png" in message and "8 bits" in message
-
-
-def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(folder.__globals__, "MAX_PIXELS", 35)
-    Image.new("L", (5, 7)).save(tmp_path / "a.png")
-    assert len(folder(path=str(tmp_path), size=2).examples) == 1
-    Image.new("L", (6, 6)).save(tmp_path / "b.png")
-    message = refusal(folder, path=str(tmp_path), size=2)
-    assert "b.png" in message and "6x6" in message and "35 pixels" in message
-
-
-def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
-    """A PNG of 60 bytes that claims 900 million pixels."""
-
-    def chunk(kind, content):
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
-    (tmp_path / "bomb.png").write_bytes(bomb + chunk(b"IEND", b""))
-    message = refusal(folder, path=str(tmp_path), size=2)
-    assert "bomb.png" in message and "pixels" in message
 
 
 # --- order -------------------------------------------------------------------------------

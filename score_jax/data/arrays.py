@@ -129,6 +129,11 @@ def _as_conditions(path: str, conditions: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path):
+    if is_there(path, Path.is_dir):
+        raise UserError(
+            f"data.path: {shortened(str(path))} is a folder, and data.name = 'array' takes a .npy "
+            "or .npz file; data.name = 'folder' takes a folder of images"
+        )
     if not is_there(path, Path.is_file):
         raise UserError(f"data.path: no file {shortened(str(path))} (looked in {Path.cwd()})")
     check_memory(f"{path}: its numbers", path.stat().st_size, "take fewer of them")
