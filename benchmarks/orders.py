@@ -54,6 +54,8 @@ DETERMINISTIC = (
     Case("deis", "deis", order=3),
     Case("unipc_2", "unipc", dict(order=2), 3),
     Case("unipc", "unipc", order=4),
+    Case("adams_2", "adams", dict(order=2), 3),
+    Case("adams", "adams", order=4),
 )
 STOCHASTIC = (
     Case("ancestral", "ancestral"),

@@ -193,6 +193,22 @@ def logsnr_grid(process: GaussianProcess, n: int, start: float, end: float) -> G
     return _through(process, np.linspace(noisy, clean, n + 1), start, end)
 
 
+def angle_grid(process: GaussianProcess, n: int, start: float, end: float) -> Grid:
+    """atan((2 σ/α)^(2/3)) in equal steps: finest about σ/α = 1/2, coarse towards both ends.
+
+    1/2 is about how far data spread that lie in [-1, 1] (σ_data of Karras et al. 2022, table 1):
+    there most is decided. With power 1 it would be the angle φ of `probability_flow` at that scale;
+    2/3 leaves more steps for small σ, where fine structure is drawn. The exponent is measured:
+    `benchmarks.sampler_frontier`. The ends may be clean data and pure noise.
+    """
+    noisy, clean = np.arctan(
+        (2 * np.exp(-0.5 * on_host(process.logsnr, np.array([start, end])))) ** (2 / 3)
+    )
+    tangent = np.tan(np.linspace(noisy, clean, n + 1)[1:-1])
+    logsnrs = np.concatenate([[0.0], 2 * np.log(2) - 3 * np.log(tangent), [0.0]])
+    return _through(process, logsnrs, start, end)
+
+
 def _logsnr_at(process, grid, start, end):
     ends = on_host(process.logsnr, np.array([start, end]))
     for name, t, value, why in (("start", start, ends[0], "data"), ("end", end, ends[1], "noise")):
@@ -223,6 +239,7 @@ GRIDS = {
     "ladder": ladder_grid,
     "karras": karras_grid,
     "logsnr": logsnr_grid,
+    "angle": angle_grid,
 }
 
 

@@ -309,6 +309,7 @@ def test_solve_does_not_know_its_batch_mates(x64):
 # -------------------------------------------------------------------- samplers with a memory
 
 WITH_MEMORY = {"mala", "adaptive", "dpm_solver_pp_2m", "dpm_solver_pp_3m", "deis", "unipc"}
+WITH_MEMORY |= {"adams"}
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))

@@ -16,8 +16,9 @@ from score_jax.processes import EDM, PROCESSES, VP, Flow, GaussianProcess
 from score_jax.samplers import SAMPLERS, base
 from score_jax.samplers.ancestral import ancestral, ddim
 from score_jax.samplers.exponential import basis_integrals, phi
-from score_jax.samplers.multistep import deis, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc
+from score_jax.samplers.multistep import adams, deis, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc
 from score_jax.samplers.ode import edm_stochastic, euler, heun
+from score_jax.times import GRIDS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -197,6 +198,24 @@ def test_3m_is_the_published_formula_with_a_factor_2_or_without(common, x64):
         close(w[i] / float(process.alpha(s[i])), expected, rtol=1e-9)
 
 
+def test_adams_at_equal_angles_has_the_weights_of_adams(x64):
+    """3/2, -1/2 foresee and 5/12, 8/12, -1/12 correct: on flow, where v is the answer times 1/n."""
+    phi = np.linspace(1.5, 0.3, 7)
+    t = np.sin(phi) / (np.sin(phi) + np.cos(phi))  # tan φ = σ/α
+    GRIDS["equal"] = lambda process, n, start, end: t
+    try:
+        ends = dict(start=t[0], end=t[-1], denoise=False)
+        sampler = adams(Flow(), steps=6, order=2, grid="equal", **ends)
+    finally:
+        del GRIDS["equal"]
+    *_, after, predictor = sampler.schedule
+    n, h = np.hypot(1 - t, t), phi[1] - phi[0]
+    close(predictor[3] * n[[3, 2]] / n[4], [1.5 * h, -0.5 * h], rtol=1e-10)
+    close(after[4] * n[[4, 3, 2]] / n[4], np.array([5, 8, -1]) / 12 * h, rtol=1e-10)
+    close(predictor[0] * n[0] / n[1], [h, 0.0], rtol=1e-10)
+    close(after[1] * n[[1, 0, 0]] / n[1], [0.5 * h, 0.5 * h, 0.0], rtol=1e-10)
+
+
 def test_unipc_of_order_2_predicts_by_2m(x64):
     """B(h) = 1 - e^-h makes the two-answer predictor DPM-Solver++(2M)'s step."""
     process, shared = VP(), dict(steps=6, end=0.01)
@@ -274,6 +293,7 @@ def test_evaluations_are_counted_where_they_are_made(name):
     [
         (lambda p: deis(p, order=0), "sampler.order must be at least 1, got 0"),
         (lambda p: unipc(p, order=-1), "sampler.order must be at least 1, got -1"),
+        (lambda p: adams(p, order=0), "sampler.order must be at least 1, got 0"),
         (lambda p: unipc(p, variant="bh3"), "unknown sampler.variant 'bh3'"),
         (lambda p: dpm_solver_pp_2m(p, eta=-1.0), "sampler.eta must be at least 0, got -1.0"),
         (lambda p: ddim(p, eta=1.5), r"sampler.eta must lie in \[0, 1\], got 1.5"),

@@ -160,6 +160,7 @@ OPTIONS = {  # of a short run of every sampler
     "dpm_solver_pp_3m": dict(steps=7),
     "deis": dict(steps=7),
     "unipc": dict(steps=7),
+    "adams": dict(steps=7),
 }
 
 

@@ -140,6 +140,13 @@ def test_karras_on_edm_is_uniform_and_logsnr_is_geometric_in_sigma(x64):
     close(sigma, np.geomspace(50.0, 0.01, 10), rtol=1e-10)
 
 
+@pytest.mark.parametrize("ends", [(1.0, 0.0), (0.9, 0.01)])
+def test_the_angle_grid_has_equal_angles_from_pure_noise_to_clean_data(ends):
+    t = GRIDS["angle"](Flow(), 7, *ends)
+    angles = np.arctan2((2 * t) ** (2 / 3), (1 - t) ** (2 / 3))
+    close(np.diff(angles), np.full(7, (angles[-1] - angles[0]) / 7), rtol=1e-10)
+
+
 def test_the_quadratic_grid_is_quadratic():
     close(GRIDS["quadratic"](VP(), 5, 1.0, 0.0), (np.arange(5, -1, -1) / 5) ** 2, atol=1e-15)
 

@@ -13,7 +13,13 @@ from score_jax.samplers.ancestral import ancestral, ddim
 from score_jax.samplers.base import Sampler
 from score_jax.samplers.langevin import annealed_langevin, langevin
 from score_jax.samplers.mala import mala
-from score_jax.samplers.multistep import deis, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc
+from score_jax.samplers.multistep import (
+    adams,
+    deis,
+    dpm_solver_pp_2m,
+    dpm_solver_pp_3m,
+    unipc,
+)
 from score_jax.samplers.ode import edm_stochastic, euler, heun
 from score_jax.samplers.sde import euler_maruyama, predictor_corrector, reverse_diffusion
 from score_jax.samplers.singlestep import dpm_solver_2, dpm_solver_3
@@ -37,4 +43,5 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "dpm_solver_pp_3m": dpm_solver_pp_3m,
     "deis": deis,
     "unipc": unipc,
+    "adams": adams,
 }

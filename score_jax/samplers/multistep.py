@@ -14,9 +14,11 @@ from jaxtyping import Float
 
 from score_jax.errors import UserError, unknown
 from score_jax.limits import check_at_most
+from score_jax.probability_flow import angle, norm
 from score_jax.processes import GaussianProcess
 from score_jax.samplers.base import Sampler, Times, make_times
 from score_jax.samplers.exponential import basis_integrals, curves
+from score_jax.times import on_host
 
 MOST_ANSWERS = 20  # that a step reuses
 MOST_WITH_MEMORY = 20_000  # steps; each has weights of its own, and tens of steps are the rule
@@ -142,10 +144,8 @@ def unipc(
     if variant not in VARIANTS:
         raise unknown("sampler.variant", variant, VARIANTS)
     times = make_times(process, grid, steps, end, denoise, start, divides=True)
-    t, s, first, finish = times
-    here, there = curves(process, t), curves(process, s)
+    here, there = curves(process, times.t), curves(process, times.s)
     lam = _lambdas(here, there)
-
     spread = VARIANTS[variant]
 
     def rule(h, nodes):
@@ -155,30 +155,42 @@ def unipc(
         return np.array([whole - other, other])
 
     predictor = there.alpha[:, None] * _weights(lam, order, rule)
-    corrector = np.zeros((len(t), order + 1))
-    for i in range(1, len(t)):  # of the step from t[i - 1] to t[i], asked at t[i]
-        h, known = lam[i] - lam[i - 1], min(order, i)
-        nodes = np.append(lam[i - 1 :: -1][:known], lam[i]) - lam[i - 1]
-        corrector[i, : known + 1] = here.alpha[i] * np.roll(rule(h, nodes), 1)  # newest first
-    a = there.sigma / here.sigma
-    again = np.append(0.0, a)[:-1]
-    keep = (np.arange(len(t)) == 0).astype(np.float64)
-
-    def step(key, predict, state, t, s, keep, again, a, corrector, predictor):
-        x, before, past = state
-        answers = _remember(predict(x, t).x0, past)
-        x = keep * x + again * before + jnp.tensordot(corrector, answers, 1)
-        foreseen = a * x + jnp.tensordot(predictor, answers[:order], 1)
-        return foreseen, x, answers[:order]
-
-    def init(x):
-        return x, x, jnp.zeros((order, *x.shape), x.dtype)
-
-    schedule = (t, s, keep, again, a, corrector, predictor)
-    return Sampler(schedule, init, step, _of_first(finish), first)
+    corrector = there.alpha[:, None] * _corrections(lam, order, rule)
+    return _corrected(times, "x0", there.sigma / here.sigma, predictor, corrector)
 
 
 VARIANTS = {"bh1": lambda h: h, "bh2": lambda h: -np.expm1(-h), "vary": None}
+
+
+def adams(
+    process: GaussianProcess,
+    *,
+    steps: int = 20,
+    order: int = 3,
+    grid: str = "angle",
+    start: float = 1.0,
+    end: float = 1e-3,
+    denoise: bool = True,
+) -> Sampler:
+    """Adams' predictor and corrector on dy/dφ = v/n, the flow in the angle; order + 1.
+
+    x_s = n_s (x_t/n_t + Σ_j w_j v_j/n_j), w_j = ∫_φt^φs ℓ_j dφ, by the last `order` answers; when
+    the network is asked at s, that answer corrects the step just made, as in `unipc`, and serves
+    the next one. y = x/n and φ as in `probability_flow`: smooth at both ends, where α = 0 as well.
+    Hairer, Nørsett & Wanner 1993, "Solving Ordinary Differential Equations I", sections III.1
+    and III.5, with steps of any length. Raises UserError unless order >= 1.
+    """
+    _require_order(order)
+    times = make_times(process, grid, steps, end, denoise, start)
+    n, phi = on_host(
+        lambda t: (norm(process, t), angle(process, t)), np.append(times.t, times.s[-1:])
+    )
+    rule = lambda h, nodes: -basis_integrals(h, nodes, 0.0)  # φ falls
+    earlier = np.maximum(np.arange(len(times.t))[:, None] - np.arange(order), 0)
+    predictor = n[1:, None] * _weights(-phi, order, rule) / n[earlier]
+    corrector = n[1:, None] * _corrections(-phi, order, rule)
+    corrector /= np.column_stack([n[1:], n[earlier]])
+    return _corrected(times, "v", n[1:] / n[:-1], predictor, corrector)
 
 
 def _data_multistep(
@@ -214,6 +226,44 @@ def _multistep(
 
     schedule = (times.t, times.s, a, w) if c is None else (times.t, times.s, a, w, c)
     return Sampler(schedule, init, step, _of_first(times.finish), times.start)
+
+
+def _corrected(
+    times: Times, view: str, a: np.ndarray, predictor: np.ndarray, corrector: np.ndarray
+) -> Sampler:
+    """x_s = a x_t + Σ_j predictor_j view_j, again with the corrector once view is known at s.
+
+    corrector: [n, order + 1], in row i the weights of the answers at steps i + 1, i, ...
+    """
+    order = predictor.shape[1]
+
+    def after(c):  # used one step later
+        return np.concatenate([np.zeros_like(c[:1]), c[:-1]])
+
+    keep = (np.arange(len(times.t)) == 0).astype(np.float64)
+
+    def step(key, predict, state, t, s, keep, again, a, corrector, predictor):
+        x, before, past = state
+        answers = _remember(getattr(predict(x, t), view), past)
+        x = keep * x + again * before + jnp.tensordot(corrector, answers, 1)
+        foreseen = a * x + jnp.tensordot(predictor, answers[:order], 1)
+        return foreseen, x, answers[:order]
+
+    def init(x):
+        return x, x, jnp.zeros((order, *x.shape), x.dtype)
+
+    schedule = (times.t, times.s, keep, after(a), a, after(corrector), predictor)
+    return Sampler(schedule, init, step, _of_first(times.finish), times.start)
+
+
+def _corrections(lam: np.ndarray, order: int, rule: Rule) -> np.ndarray:
+    """[n, order + 1]: in row i the weights of the answers at steps i + 1, i, i - 1, ...; else 0."""
+    weights = np.zeros((max(len(lam) - 1, 0), order + 1))
+    for i in range(len(weights)):
+        known = min(order, i + 1)
+        nodes = np.append(lam[i::-1][:known], lam[i + 1]) - lam[i]
+        weights[i, : known + 1] = np.roll(rule(lam[i + 1] - lam[i], nodes), 1)
+    return weights
 
 
 def _weights(lam: np.ndarray, order: int, rule: Rule) -> np.ndarray:
