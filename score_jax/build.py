@@ -53,13 +53,30 @@ FAMILIES: dict[str, tuple[Mapping[str, Callable[..., Any]], type | None]] = {
 }
 
 
-def known_options(section: str, name: Any) -> set[str] | None:
-    """The options that a section has under a name; None where there is no such name."""
+ALONE = {
+    "parameterization": Parameterization,
+    "training": Training,
+    "evaluation": Evaluation,
+    "likelihood": Likelihood,
+}
+
+
+def known_options(section: str, name: Any) -> dict[str, Any] | None:
+    """The options that a section has under a name, with their types; None where there is no such
+    name. (The sections that are no family have theirs under any.)
+    """
+    if section in ALONE:
+        return _types(ALONE[section])
     table, shared = FAMILIES.get(section, ({}, None))
     if not isinstance(name, str) or name not in table:
         return None
-    found = set(options_of(table[name])) | set(_names(shared) if shared else ())
-    return found - unused(name) if section == "guidance" else found
+    found = _types(table[name]) | (_types(shared) if shared else {})
+    left_out = unused(name) if section == "guidance" else ()
+    return {option: kind for option, kind in found.items() if option not in left_out}
+
+
+def _types(kind: Callable[..., Any]) -> dict[str, Any]:
+    return {name: parameter.annotation for name, parameter in options_of(kind).items()}
 
 
 def build(config: Mapping[str, Any], loaded: Experiment | None = None) -> Experiment:

@@ -7,16 +7,21 @@ Names and types are checked by `build`, which knows them; here only the file and
 """
 
 import ast
+import difflib
 import importlib.util
 import json
+import os
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from score_jax.errors import UserError, shortened, shown, unknown
+
+CONFIGS = Path("configs")  # where ours lie, in a clone
 
 
 def load(path: str) -> ConfigDict:
@@ -25,10 +30,9 @@ def load(path: str) -> ConfigDict:
     Runs a Python file. Raises UserError if it is missing, fails, or returns no ConfigDict of
     sections, and for a JSON file that is damaged or none of ours.
     """
-    file = Path(path)
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
-        known = {str(near) for near in file.parent.glob("*.py") if near.stem != "__init__"}
-        raise unknown("config file", path, known)
+        raise _no_file(path, file)
     if file.suffix == ".json":
         return _load_json(file)
     spec = _spec_of(file)
@@ -55,6 +59,19 @@ def load(path: str) -> ConfigDict:
                 f"got {shown(section)}"
             )
     return config
+
+
+def _no_file(path: str, file: Path) -> UserError:
+    """The error for a config that is not there, with the nearest of those that are."""
+    folders = [file.parent] if file.parent == CONFIGS else [file.parent, CONFIGS]
+    there = {near.stem: str(near) for folder in folders[::-1] for near in folder.glob("*.py")}
+    near = [there[stem] for stem in difflib.get_close_matches(file.stem, there, n=3)]
+    at = [str(folder / "*.py") for folder in folders if any(folder.glob("*.py"))]
+    listed = ", listed in docs/configs.md" if str(CONFIGS / "*.py") in at else ""
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return UserError(
+        f"unknown config file {shown(path)}; known: {', '.join(at) or 'none'}{listed}.{hint}"
+    )
 
 
 def module_of(option: str, file: Path, name: str) -> types.ModuleType:
@@ -99,12 +116,14 @@ def override(
     config: ConfigDict,
     name: str,
     text: str,
-    known: Callable[[str, object], set[str] | None],
+    known: Callable[[str, object], Mapping[str, Any] | None],
 ) -> None:
     """Sets config.<section>.<option> to the Python literal `text`, or to it as a string.
 
+    It is a string also where a string is wanted: known(section, name) are the options that the
+    section has under this name, each with its type, or None where there is no such name.
     Choosing another `name` starts the section afresh: the options that the file gave to the
-    old choice and the new one does not have (`known(section, name)`) are left out, and said.
+    old choice and the new one does not have are left out, and said.
     Raises UserError for a name of another form or an unknown section.
     """
     section, dot, option = name.partition(".")
@@ -115,21 +134,31 @@ def override(
         )
     if section not in config:
         raise unknown("config section", section, config.keys())
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):  # TypeError: {[1]: 2}
-        value = text
-    options = config[section]
+    value, options = _literal(text), config[section]
+    if not isinstance(value, str) and option != "name":
+        chosen = options.get("name")
+        if section == "test" and chosen is None:  # of the kind of the data
+            chosen = config.get("data", {}).get("name")
+        wanted = (known(section, chosen) or {}).get(option)
+        if wanted is str or (wanted == str | None and value is not None):
+            value = text
     with options.ignore_type(), options.unlocked():
         kept = known(section, value) if option == "name" else None
         if kept is not None and value != options.get("name"):
-            for old in sorted(set(options) - {"name"} - kept):
+            for old in sorted(set(options) - {"name", *kept}):
                 print(f"config.{section}.{old} = {options[old]!r} is not for {value}: left out")
                 del options[old]
             if section == "data" and config.get("test"):
                 print(f"config.test = {dict(config.test)} is of other data: left out")
                 config.test = {}
         options[option] = value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):  # TypeError: {[1]: 2}
+        return text
 
 
 def _spec_of(file: Path) -> ModuleSpec | None:

@@ -32,6 +32,7 @@ THE_MACHINE_S = {
     for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS EIO EPIPE ESTALE EMFILE".split()
 }
 OPTIONAL = ("likelihood", "test", "guidance", "classifier")  # sections: a config may leave them out
+FIRST = ("ncsn_toy", "ddpm_digits", "ddpm_mnist", "photos")  # configs to start from
 MODES = ("train", "classifier", "sample", "evaluate", "likelihood", "report", "reference")
 
 
@@ -178,27 +179,31 @@ def parse(argv: list[str]) -> Command:
         raise UserError(f"--replay_step replays a step of training, not of {values.mode}")
 
     config = configured(configs.load(values.config), overrides)
-    workdir = values.workdir or Path("runs", Path(values.config).stem)
+    workdir = os.path.expanduser(values.workdir or Path("runs", Path(values.config).stem))
     hosts = dict(
         coordinator=values.coordinator, processes=values.num_processes, process=values.process_id
     )
     return Command(config, Path(workdir), values.mode, values.replay_step, hosts)
 
 
-def _known_options(section: str, name: object) -> set[str] | None:
-    from score_jax.build import known_options  # needed for a new name only, and not light
+def _known_options(section: str, name: object) -> dict[str, Any] | None:
+    before_jax()
+    from score_jax.build import known_options  # not light
 
     return known_options(section, name)
 
 
 def _usage(values) -> str:
-    names = ", ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
+    here = [str(configs.CONFIGS / f"{name}.py") for name in FIRST]
+    first = ", ".join(path for path in here if Path(path).is_file())
+    names = f"one of configs/*.py (docs/configs.md), such as\n             {first}"
     lines = [
         "usage: python launch.py --config=FILE [--workdir=FOLDER] [--mode=MODE]",
         "                        [--config.<section>.<option>=<value> ...]",
-        f"  --config   the experiment: {names or 'a Python file with a get_config()'}",
+        f"  --config   the experiment: {names if first else 'a Python file with a get_config()'}",
         "  --workdir  its folder (runs/<config name>); a run found there goes on",
-        f"  --mode     {', '.join(MODES)} (train, which samples when it is done)",
+        f"  --mode     {', '.join(MODES)}",
+        "             (train, which samples when it is done)",
         "  --replay_step=N   make update N of the run again and show what happened in it",
         "  --coordinator=HOST:PORT --num_processes=N --process_id=I   one of N processes that",
         "             work together; SLURM, MPI, Cloud TPU and GKE tell this by themselves",

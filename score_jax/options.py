@@ -5,6 +5,7 @@ section that would not fit is refused before anything runs, with the nearest kno
 """
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args, get_origin
@@ -37,7 +38,7 @@ def check_options(
     what: str, factory: Callable, options: Mapping[str, Any], also: Iterable[str] = ()
 ) -> dict[str, Any]:
     """All options of `factory`, the given ones cast where nothing is lost (int to float,
-    list to tuple), the others at their defaults.
+    list to tuple, ~ to the home folder), the others at their defaults.
 
     Raises UserError for an option that `factory` does not have, a value of another type
     than its annotation, a number that is not finite in float32, and a required option left out.
@@ -96,6 +97,8 @@ def _cast(what: str, value: Any, annotation: Any) -> Any:
             if not abs(value) <= LARGEST:
                 raise UserError(f"{what} must be finite in float32, got {shown(value)}")
             return float(value)
+    elif kind is str and isinstance(value, str):
+        return os.path.expanduser(value)  # a path may begin with ~, and nothing else does
     elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     expected = annotation.__name__ if annotation in _PLAIN else annotation

@@ -140,7 +140,7 @@ def check_options(config, overrides):
             continue
         else:
             name = config[section].get("name", "none" if section == "guidance" else None)
-            known = known_options(section, name) | {"name"}
+            known = {*known_options(section, name), "name"}
         assert option in known, f"config.{section} has no option {option}"
 
 

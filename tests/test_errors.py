@@ -339,8 +339,6 @@ def test_the_answer_to_an_unknown_name_stands_on_one_line():
         ("process.sigma_max=[1]", "float", "[1] (list)"),
         ("sampler.clip=1", "bool", "1 (int)"),
         ("data.centered=yes", "bool", "'yes' (str)"),
-        ("data.density=3", "str", "3 (int)"),
-        ("loss.law=None", "str", "None (NoneType)"),
     ],
 )
 def test_a_value_of_another_type_is_refused(option_refused, option, expected, got):
