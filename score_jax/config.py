@@ -123,7 +123,8 @@ def override(
     It is a string also where a string is wanted: known(section, name) are the options that the
     section has under this name, each with its type, or None where there is no such name.
     Choosing another `name` starts the section afresh: the options that the file gave to the
-    old choice and the new one does not have are left out, and said.
+    old choice and the new one does not have are left out, and said, but for those of data, which
+    tell where the old ones lie. With them goes config.test, which is said.
     Raises UserError for a name of another form or an unknown section.
     """
     section, dot, option = name.partition(".")
@@ -146,10 +147,14 @@ def override(
         kept = known(section, value) if option == "name" else None
         if kept is not None and value != options.get("name"):
             for old in sorted(set(options) - {"name", *kept}):
-                print(f"config.{section}.{old} = {options[old]!r} is not for {value}: left out")
+                if section != "data":
+                    print(f"config.{section}.{old} = {options[old]!r} is not for {value}: left out")
                 del options[old]
             if section == "data" and config.get("test"):
-                print(f"config.test = {dict(config.test)} is of other data: left out")
+                print(
+                    f"config.test = {dict(config.test)} is for {options.get('name')}, not for "
+                    f"{value}: no held-out loss unless config.test says which are its test data"
+                )
                 config.test = {}
         options[option] = value
 
