@@ -83,15 +83,16 @@ def outputs(workers):
 
 
 def numbers(workdir, file):
-    """What a run has measured: no times, no versions, no digests of rounded parameters."""
+    """What a run has measured: no times, stops, versions, digests of rounded parameters."""
     lines = (workdir / file).read_text().splitlines() if file.endswith("l") else None
     values = (
         [json.loads(line) for line in lines]
         if lines
         else [json.loads((workdir / file).read_text())]
     )
+    of_the_start = ("steps_per_second", "resumed")
     return [
-        {k: v for k, v in value.items() if k != "steps_per_second" and isinstance(v, (int, float))}
+        {k: v for k, v in value.items() if k not in of_the_start and isinstance(v, (int, float))}
         for value in values
     ]
 

@@ -21,6 +21,7 @@ from score_jax.parallel import split, update_step
 from score_jax.sections import Training
 from score_jax.times import independent
 from score_jax.training.checkpoints import Checkpoints
+from score_jax.training.log import Log
 from score_jax.training.loop import Interrupted, NonFinite, train
 from score_jax.training.state import create, learning_rate, make_optimizer, make_update
 from score_jax.workdir import open_workdir
@@ -44,9 +45,21 @@ def same(a, b):
 
 
 def metrics(workdir):
-    """metrics.jsonl without the timings."""
+    """metrics.jsonl without the timings, and without where it was taken up again."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines]
+    of_the_start = ("steps_per_second", "resumed")
+    return [{k: v for k, v in line.items() if k not in of_the_start} for line in lines]
+
+
+def test_the_first_line_after_a_stop_says_where_training_was_taken_up_again(tmp_path):
+    for begin, steps in ((0, (4, 8, 12)), (8, (12, 16))):  # of the checkpoint of step 8
+        with Log(tmp_path, begin) as log:
+            for step in steps:
+                log.scalars(step, {"loss": 1.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("resumed")) for line in lines] == [
+        (4, None), (8, None), (12, 8), (16, None)
+    ]  # fmt: skip
 
 
 def stepped(experiment, steps, per_call=1):

@@ -21,12 +21,13 @@ class Log:
     """Appends to metrics.jsonl, held_out.jsonl and tensorboard/; lines beyond `step` are dropped.
 
     A run that goes on from an older checkpoint makes those lines again, so that the log has
-    no gap and nothing twice. silent: another host writes it. Raises CannotLog, at once, where a
-    disk is full or read-only.
+    no gap and nothing twice; the first of these says so: {"resumed": step}. silent: another host
+    writes it. Raises CannotLog, at once, where a disk is full or read-only.
     """
 
     def __init__(self, workdir: Path, step: int, *, silent: bool = False):
         self.workdir, self.silent = workdir, silent
+        self.resumed = {"resumed": step} if step else {}
         if silent:
             return
         # Imported when needed; written by ourselves, since their SummaryWriter does it in a
@@ -65,7 +66,8 @@ class Log:
 
         if not self.silent:
             with self._said():
-                self.file.write(json.dumps({"step": step, **values}) + "\n")
+                self.file.write(json.dumps({"step": step, **values, **self.resumed}) + "\n")
+        self.resumed = {}
         self._events(step, *(summary.scalar(name, x) for name, x in values.items()))
 
     def held_out(self, step: int, found: dict[str, Any]) -> None:
