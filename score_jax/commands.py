@@ -12,6 +12,7 @@ import jax
 from score_jax import pictures
 from score_jax.accuracy import make_accuracy
 from score_jax.accuracy import report as accuracy_report
+from score_jax.bars import bar
 from score_jax.classifying import classifier_of, named
 from score_jax.errors import UserError
 from score_jax.evaluation import bound as bounds
@@ -20,12 +21,14 @@ from score_jax.evaluation import likelihood as likelihoods
 from score_jax.evaluation.examples import examples
 from score_jax.evaluation.features import make_extractor
 from score_jax.evaluation.reference import make_reference
+from score_jax.evaluation.refusals import check as check_evaluation
 from score_jax.experiment import Experiment
 from score_jax.guides import CLASSIFIER, check_is_there, with_guide
+from score_jax.hints import hints
 from score_jax.hosts import leads
 from score_jax.models.base import count
 from score_jax.report.page import write_report
-from score_jax.samples import bar, draw, how, newest, write_png
+from score_jax.samples import draw, how, newest, write_png
 from score_jax.training import loop
 from score_jax.training import replay as replays
 from score_jax.workdir import check_run, locked, open_workdir, write_json
@@ -52,7 +55,7 @@ def train(experiment: Experiment, workdir: Path) -> None:
             "training keeps: it needs config.training.power_ema, such as (0.05, 0.1)"
         )
     loop.train(experiment, workdir)
-    _report(workdir)
+    _report(experiment, workdir)
     with contextlib.ExitStack() as stack:
         try:
             check_is_there(experiment, workdir)
@@ -77,18 +80,12 @@ def sample(experiment: Experiment, workdir: Path) -> None:
             flush=True,
         )
     pictures.under_way(experiment, params, made, workdir, guide)
-    _report(workdir)
+    _report(experiment, workdir)
 
 
 def evaluate(experiment: Experiment, workdir: Path) -> None:
     """Measures samples of the newest checkpoint, drawn now unless they are there already."""
-    if experiment.given.shown is not None or experiment.given.sha256 is not None:
-        raise UserError(
-            f"config.guidance.name = {experiment.config['guidance']['name']!r} draws samples of "
-            "one image, which compare with no data set; --mode=evaluate needs "
-            "config.guidance.name = 'none'"
-        )
-    evaluation.check(experiment)
+    check_evaluation(experiment)
     extractor = evaluation.prepare(experiment, workdir)
     params, made = newest(experiment, workdir)
     experiment, guide, made = with_guide(experiment, workdir, made)
@@ -109,7 +106,7 @@ def evaluate(experiment: Experiment, workdir: Path) -> None:
             pictures.neighbors(experiment, samples, result["memorization"], workdir)
     print(f"{evaluation.report(result)}\nwritten to {workdir / 'evaluation.json'}", flush=True)
     pictures.under_way(experiment, params, made, workdir, guide)
-    _report(workdir)
+    _report(experiment, workdir)
 
 
 def likelihood(experiment: Experiment, workdir: Path) -> None:
@@ -129,7 +126,7 @@ def likelihood(experiment: Experiment, workdir: Path) -> None:
         result = module.evaluate(experiment, params, made, workdir, tell)
     path = workdir / {"ode": "likelihood.json", "bound": "bound.json"}[experiment.likelihood.by]
     print(f"{module.report(result)}\nwritten to {path}", flush=True)
-    _report(workdir)
+    _report(experiment, workdir)
 
 
 def report(experiment: Experiment, workdir: Path) -> None:
@@ -141,7 +138,8 @@ def report(experiment: Experiment, workdir: Path) -> None:
     except UserError as error:
         print(f"no samples under way: {error}", flush=True)
     if leads():
-        print(f"a report: {write_report(workdir)}", flush=True)
+        pictures.real(experiment, workdir)
+        print(f"a report: {write_report(workdir, hints(experiment, workdir))}", flush=True)
 
 
 def reference(experiment: Experiment) -> None:
@@ -196,11 +194,11 @@ def replay(experiment: Experiment, workdir: Path, step: int) -> None:
     print(f"{replays.report(result)}\nwritten to {path}", flush=True)
 
 
-def _report(workdir):
+def _report(experiment, workdir):
     """The report, after what it is about; a run whose config is lost goes on without."""
     if not leads():
         return
     try:
-        print(f"a report: {write_report(workdir)}", flush=True)
+        print(f"a report: {write_report(workdir, hints(experiment, workdir))}", flush=True)
     except UserError as error:
         print(f"no report: {error}", flush=True)

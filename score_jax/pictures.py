@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from score_jax import plotting
+from score_jax.bars import bar
+from score_jax.data.order import evenly
 from score_jax.errors import UserError
 from score_jax.experiment import Experiment
 from score_jax.hosts import from_leader, leads
@@ -18,6 +20,7 @@ from score_jax.workdir import read_json, write_json
 
 GRID = 64  # samples in a picture
 COLUMNS = 20  # at most, one for each class
+UNDER_WAY = 4  # samples that are seen under way, two rows each
 # What a trajectory depends on, of how samples were made.
 TRAJECTORY: tuple[str, ...] = (
     "step",
@@ -32,7 +35,7 @@ TRAJECTORY += ("calibrated_on", "guidance", "given", "guide", "told")
 
 
 def grid(experiment: Experiment, samples: np.ndarray, workdir: Path) -> Path:
-    """samples/final.png: the first samples, or all points beside the data; its path.
+    """samples/final.png: the first samples, or all points beside the data; its path. And `real`.
 
     Where samples are given an image, it and what is known of it come first; where they are asked
     to be of few classes in turn, there is a column for each; where they are told conditions that
@@ -40,7 +43,28 @@ def grid(experiment: Experiment, samples: np.ndarray, workdir: Path) -> Path:
     """
     path = workdir / "samples" / "final.png"
     plotting.save(picture(experiment, samples), path)
+    real(experiment, workdir)
     return path
+
+
+def real(experiment: Experiment, workdir: Path) -> None:
+    """samples/data.png: as many training images as `grid` shows samples, to be held beside them.
+
+    They are spread evenly over all, and where the samples have a column for each class, in each
+    column of that class. Of points there is none: they stand beside the samples.
+    """
+    data = experiment.data
+    n = min(GRID, experiment.evaluation.samples, len(data.examples))
+    if not data.is_images or n == 0:
+        return
+    chosen, columns = evenly(n, len(data.examples)), _columns(experiment)
+    if columns is not None and data.labels is not None:
+        of = [np.flatnonzero(data.labels == label) for label in range(columns)]
+        rows = -(-n // columns)
+        if min(map(len, of)) >= rows:
+            chosen = np.stack([each[evenly(rows, len(each))] for each in of], axis=1).ravel()[:n]
+    shown = plotting.grid(data.examples[chosen], columns=columns)
+    plotting.save(shown, workdir / "samples" / "data.png")
 
 
 def picture(experiment: Experiment, samples: np.ndarray) -> np.ndarray:
@@ -60,11 +84,14 @@ def picture(experiment: Experiment, samples: np.ndarray) -> np.ndarray:
         told = np.broadcast_to(told, samples.shape)
         pairs = np.stack([told, samples], axis=1).reshape(-1, *samples.shape[1:])
         return plotting.grid(pairs, columns=2 * max(1, math.isqrt(len(samples)) // 2 * 2))
-    classes = experiment.asked_for if experiment.evaluation.label is None else 0
-    columns = (
-        classes if 1 < classes <= COLUMNS and not experiment.computing.concat_condition else None
-    )
-    return plotting.grid(samples, columns=columns)
+    return plotting.grid(samples, columns=_columns(experiment))
+
+
+def _columns(experiment: Experiment) -> int | None:
+    """As many as there are classes, where samples are asked to be of few in turn."""
+    if experiment.computing.concat_condition or experiment.evaluation.label is not None:
+        return None
+    return experiment.asked_for if 1 < experiment.asked_for <= COLUMNS else None
 
 
 def under_way(
@@ -78,6 +105,7 @@ def under_way(
 
     Two rows a sample, x_t over E[x_0 | x_t], columns of falling noise. x_t is divided by
     √(α² + σ²), so that its noise stays within what a picture shows. guide: see `make_draw`.
+    It takes as long as the samples themselves, so it is said.
     """
     if not experiment.data.is_images:
         return
@@ -86,7 +114,14 @@ def under_way(
     if from_leader(_is_there(file, made)):
         return
     try:
-        path = trajectory(experiment, params, guide=guide)
+        with bar("drawing how samples come about", 100, "%") as shown:
+
+            def tell(fraction):
+                if fraction == 0.0 and shown.disable:
+                    print(f"drawing how samples come about: {file.with_suffix('.png')}", flush=True)
+                shown.update(int(100 * fraction) - shown.n)
+
+            path = trajectory(experiment, params, guide=guide, samples=UNDER_WAY, progress=tell)
     except UserError as error:
         print(f"no picture of samples under way: {error}", flush=True)
         return
@@ -107,7 +142,8 @@ def under_way(
 
 def _is_there(file: Path, made: dict[str, Any]) -> bool:
     found = read_json(file)
-    same = isinstance(found, dict) and found.get("made") == json.loads(json.dumps(made))
+    of = {"samples": UNDER_WAY, "made": json.loads(json.dumps(made))}
+    same = isinstance(found, dict) and of == {name: found.get(name) for name in of}
     return same and file.with_suffix(".png").is_file()
 
 

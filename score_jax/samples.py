@@ -7,15 +7,14 @@ samples, made = draw(experiment, workdir, params, guide, made, anew=True)
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from score_jax import plotting
+from score_jax.bars import bar
 from score_jax.errors import UserError
 from score_jax.experiment import Experiment
 from score_jax.files import arrays, whole
@@ -167,14 +166,3 @@ def _are_there(workdir, made) -> bool:
         return False
     there = arrays(workdir / "samples.npz") or {}
     return len(there.get("arr_0", ())) == made["samples"]
-
-
-def bar(what: str, total: int, unit: str) -> tqdm:
-    """A progress bar, on a terminal."""
-    return tqdm(
-        desc=what,
-        total=total,
-        unit=unit,
-        disable=not (sys.stderr.isatty() and leads()),
-        dynamic_ncols=True,
-    )

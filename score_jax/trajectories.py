@@ -4,7 +4,8 @@ path = trajectory(experiment, params, samples=8, columns=10)
 path.x, path.x0          # [8, 10, ...]: the state, and E[x_0 | x_t] by the network
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from score_jax.errors import UserError
 from score_jax.experiment import Experiment
 from score_jax.models.base import Params
-from score_jax.parallel import join, over_examples, rounded_up, split
+from score_jax.parallel import join, over_examples, rounded_up, split, waited
 from score_jax.sampling import make_calibrate, make_steps, predict_of
 from score_jax.times import on_host
 
@@ -38,10 +39,12 @@ def trajectory(
     guide: Params = None,
     samples: int = 8,
     columns: int = 10,
+    progress: Callable[[float], Any] = lambda fraction: None,
 ) -> Trajectory:
     """The first samples, each before `columns` of the sampler's steps, spread evenly over them.
 
-    Fewer columns where there are fewer steps. guide: see `sampling.make_draw`.
+    Fewer columns where there are fewer steps. guide: see `sampling.make_draw`. progress is told the
+    share of the work done, 0 at the start.
     Raises UserError for a sampler that chooses its own steps or has many samples under way for
     one, and for one that makes no steps.
     """
@@ -53,6 +56,7 @@ def trajectory(
             f"config.sampler.name = {names[0]!r} with config.guidance.name = {names[1]!r} has no "
             "steps of a single sample at which to look"
         )
+    progress(0.0)
     schedule = make_calibrate(experiment, samples)(params, lambda fraction: None)
     times = np.asarray(sampler.schedule[0], np.float64)
     falling = np.flatnonzero(times <= np.minimum.accumulate(times))  # repaint goes up again
@@ -71,8 +75,11 @@ def trajectory(
     run, found, done = start(None, index), [], np.int32(0)
     for at in shown:
         run = advance((params, schedule, done, at), index, label, run)
-        found.append(look((params, schedule, at), index, label, run))
+        seen = look((params, schedule, at), index, label, run)
+        waited(seen, lambda: None)
+        found.append([join(part) for part in seen])
         done = at
-    x, x0 = (np.stack([join(part) for part in parts], axis=1)[:samples] for parts in zip(*found))
+        progress(len(found) / len(shown))
+    x, x0 = (np.stack(parts, axis=1)[:samples] for parts in zip(*found))
     times = times[shown]
     return Trajectory(times, on_host(experiment.process.logsnr, times), x, x0)

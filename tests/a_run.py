@@ -20,7 +20,7 @@ CONFIG = {
     "model": {"name": "unet", "dropout": 0.1},
     "loss": {"name": "denoising"},
     "sampler": {"name": "ancestral", "steps": 12},
-    "training": {"steps": 400, "learning_rate": 0.5},
+    "training": {"steps": 400, "learning_rate": 0.5, "batch_size": 16},
 }
 SAME = {
     "examples": 718,
@@ -79,6 +79,7 @@ def pictures(folder, seed=0):
     draw = lambda n: plotting.grid(rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8))
     for name, n in (("step_0000100", 4), ("step_0000200", 4), ("step_0001000", 4), ("final", 5)):
         plotting.save(draw(n), folder / f"{name}.png")
+    plotting.save(draw(5), folder / "data.png")
     plotting.save(draw(9), folder / "trajectory.png")
     plotting.save(draw(6), folder / "neighbors.png")
 

@@ -8,12 +8,12 @@ from score_jax.build import build
 from score_jax.data.arrays import digits
 from score_jax.data.base import Dataset
 from score_jax.errors import UserError
-from score_jax.evaluation import evaluate as evaluation
 from score_jax.evaluation import features as extractors
 from score_jax.evaluation import memorization
 from score_jax.evaluation.classifier import classifier_features, train_classifier
 from score_jax.evaluation.features import make_extractor
 from score_jax.evaluation.reference import make_reference, read_reference
+from score_jax.evaluation.refusals import check
 from score_jax.metrics.frechet import frechet_distance
 
 close = np.testing.assert_allclose
@@ -103,7 +103,7 @@ def test_a_covariance_that_would_not_fit_is_not_made(tmp_path):
     experiment = build(tiny_images())
     wide = experiment._replace(data=Dataset("photos", np.zeros((3, 64, 64, 3), np.uint8)))
     with pytest.raises(UserError, match="'none': 12,288 features an example"):
-        evaluation.check(wide)
+        check(wide)
 
 
 # --- the reference -----------------------------------------------------------------------

@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import tiny_images
 from matplotlib.figure import Figure
 from PIL import Image
 
-from score_jax import plotting
+from score_jax import pictures, plotting
+from score_jax.build import build
 from score_jax.densities import three_modes
 from score_jax.errors import UserError
 from score_jax.processes import PROCESSES
@@ -117,3 +119,31 @@ def test_paths_end_in_their_dots():
     assert len(axes.lines) == 3
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), x[:, 1])
     np.testing.assert_array_equal(axes.collections[0].get_offsets(), x[-1])
+
+
+def test_real_images_stand_beside_samples_in_the_same_places(tmp_path):
+    """As many, spread evenly over the data; in columns of classes where the samples are."""
+    experiment = build(tiny_images(evaluation=dict(samples=30)))
+    examples, labels = experiment.data.examples, experiment.data.labels
+    path = tmp_path / "samples" / "data.png"
+    pictures.real(experiment, tmp_path)
+    shown = np.asarray(Image.open(path))
+    expected = examples[np.arange(30) * len(examples) // 30]
+    np.testing.assert_array_equal(shown, plotting.grid(expected))
+    samples = np.zeros((30, *experiment.data.shape), np.uint8)
+    assert shown.shape == pictures.picture(experiment, samples).shape
+
+    config = tiny_images(evaluation=dict(samples=30))
+    config["model"] |= dict(classes=10)
+    pictures.real(build(config), tmp_path)
+    shown = np.asarray(Image.open(path))
+    ours = [plotting.grid(image[None])[4:-4, 4:-4] for image in examples]
+    for i in range(30):
+        top, left = (4 + 68 * k for k in divmod(i, 10))
+        image = shown[top : top + 64, left : left + 64]
+        found = {labels[j] for j, other in enumerate(ours) if np.array_equal(image, other)}
+        assert found == {i % 10}
+
+    few = experiment._replace(data=experiment.data._replace(examples=examples[:5]))
+    pictures.real(few, tmp_path)
+    assert plotting.images_in(np.asarray(Image.open(path)), (8, 8, 1)) == 5

@@ -62,7 +62,7 @@ def run(tmp_path):
 
 
 SAID = {
-    "top": ["a run", "unet", "cosine", "denoising", "logged to step 400 of 400",
+    "top": ["a run", "unet", "cosine", "denoising", "400 steps, all that the config asks for; each example was seen 4.454 times",
             "digits, 1,437 examples of shape 8 × 8 × 1", "2 × TPU v4", "jax 0.10.2",
             "2026-03-01 10:20:30 UTC (train)", "2026-03-02 10:20:30 UTC (evaluate)"],
     "figures": ["Fréchet distance ↓ lower 12.35 ± 0.41 14.5 8.25", "Coverage ↑ higher 0.75 – –",
@@ -77,6 +77,7 @@ SAID = {
                  "steps per second"],
     "noise-levels": ["step 100 step 400", "(2 of 2 measurements are shown)", "(logarithmic)"],
     "samples": ["Final: 5 samples, of the 5 that were drawn by ancestral with 12 network",
+                "Data: 5 real images of 1,437, evenly spread over them",
                 "step 100 step 200 step 1,000 3 grids, in the order", "Each shows 4 samples"],
     "trajectories": ["3 samples under way", "3 columns", "t = 1 to 0", "log SNR -9 to 9",
                      "step 400"],
@@ -115,7 +116,15 @@ def test_ids_are_unique_and_every_link_has_its_target(run):
 
 
 def test_pictures_are_the_folder_s_own_bytes_in_order_each_described(run):
-    names = ("final", "step_0000100", "step_0000200", "step_0001000", "trajectory", "neighbors")
+    names = (
+        "final",
+        "data",
+        "step_0000100",
+        "step_0000200",
+        "step_0001000",
+        "trajectory",
+        "neighbors",
+    )
     page = report(run)
     assert page.images() == [(run / "samples" / f"{name}.png").read_bytes() for name in names]
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
@@ -166,6 +175,25 @@ def test_what_is_missing_is_left_out_or_names_the_command_that_makes_it(tmp_path
         assert f"--workdir={tmp_path} --mode={mode}" in page.text(section)
 
 
+def test_what_a_run_cannot_do_is_not_hinted_and_what_it_can_has_its_options(tmp_path):
+    a_run.write(tmp_path, "config.json", a_run.CONFIG)
+    hints = {"evaluate": {"evaluation.allow_fewer": True}, "likelihood": None, "train": None}
+    page = Page(write_report(tmp_path, hints).read_text(encoding="utf-8"))
+    assert set(page.sections) - {"top", "footer"} == {"figures", "samples", "config"}
+    assert "--mode=evaluate --config.evaluation.allow_fewer=True" in page.text("figures")
+
+
+def test_the_steps_that_were_not_made_yet_and_every_stop_are_told(tmp_path):
+    lines = [{"step": step, "loss": 1.0, "learning_rate": 0.5} for step in (100, 200, 300)]
+    lines[1]["resumed"], lines[2]["resumed"] = 150, 200
+    run = make_run(tmp_path, metrics=lines, samples={}, evaluation={})
+    page = report(run)
+    told = "300 steps of the 400 asked for; each example was seen 3.34 times; taken up again after"
+    assert f"{told} step 150, 200 " in page.text("top")
+    marks = [a["d"] for tag, a in page.tags if tag == "path" and a.get("class") == "mark"]
+    assert len(marks) == 2 * 2 and "Dashed" in page.text("training")  # of loss, learning rate
+
+
 @pytest.mark.parametrize("name", sorted(p for p in SAID if p != "top"))
 def test_any_one_file_may_be_missing(run, name):
     files = {"figures": "evaluation.json", "likelihood": "likelihood.json",
@@ -186,7 +214,7 @@ def test_what_is_damaged_is_passed_over_and_named(run):
     (run / "likelihood.json").write_text("{")
     page = report(run)
     assert "likelihood.json, samples/final.png, 2 lines of metrics.jsonl" in page.text("footer")
-    assert len(page.images()) == 5 and "--mode=likelihood" in page.text("likelihood")
+    assert len(page.images()) == 6 and "--mode=likelihood" in page.text("likelihood")
     assert "steps per second" in page.text("training")
 
 
@@ -275,7 +303,7 @@ def test_the_images_in_a_grid_are_counted(n):
 @pytest.mark.parametrize(
     "value, error, text",
     [(12.3456, 0.412, "12.35"), (2.0, 35.0, "2"), (0.00213, 0.00034, "0.00213"),
-     (123456.7, None, "123,457"), (0.75, 0.0, "0.75"), (None, None, "–")],
+     (123456.7, None, "123,457"), (2.3518e12, 3.6e12, "2.352e+12"), (0.75, 0.0, "0.75"), (None, None, "–")],
 )  # fmt: skip
 def test_a_number_is_written_to_its_error(value, error, text):
     assert written(value, error) == text

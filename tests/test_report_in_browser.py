@@ -58,7 +58,7 @@ def test_all_sections_and_all_pictures_are_shown(page, tmp_path):
     for name in SECTIONS:
         assert f'<section id="{name}"' in dom
     found = seen(dom)
-    assert found["errors"] == "" and len(found["widths"]) == 6 and min(found["widths"]) > 0
+    assert found["errors"] == "" and len(found["widths"]) == 7 and min(found["widths"]) > 0
 
 
 @pytest.mark.parametrize("width", [400, 800, 1200])

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 from conftest import tiny_config, tiny_images
+from PIL import Image
 
+from score_jax import pictures, plotting
 from score_jax.build import build
 from score_jax.densities import GaussianMixture
 from score_jax.errors import UserError
@@ -70,3 +72,32 @@ def test_images_are_seen_in_their_shape():
 def test_a_sampler_that_chooses_its_steps_has_none_to_look_at(monkeypatch):
     with pytest.raises(UserError, match="'adaptive' with config.guidance"):
         trajectory(exactly(monkeypatch, sampler=dict(name="adaptive")), NOTHING)
+
+
+def test_the_picture_of_it_has_eight_rows_at_most_and_is_announced_when_it_is_drawn(
+    tmp_path, capsys
+):
+    experiment = build(tiny_images())
+    params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
+    pictures.under_way(experiment, params, {"step": 1}, tmp_path)
+    path = tmp_path / "samples" / "trajectory.png"
+    assert f"drawing how samples come about: {path}" in capsys.readouterr().out
+    with Image.open(path) as image:
+        rows, rest = divmod(image.height - plotting.MARGIN, 64 + plotting.MARGIN)
+    assert rows == 8 and rest == 0
+    pictures.under_way(experiment, params, {"step": 1}, tmp_path)
+    assert capsys.readouterr().out == "", "it is there already"
+
+
+def test_the_share_that_is_done_rises_from_0_to_1(monkeypatch):
+    sampler, told = dict(name="ancestral", steps=12, grid="ladder"), []
+    experiment = exactly(monkeypatch, sampler=sampler)
+    trajectory(experiment, NOTHING, samples=2, columns=4, progress=told.append)
+    assert told == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_sampler_without_steps_announces_no_picture(tmp_path, capsys, monkeypatch):
+    adaptive = build(tiny_images(sampler=dict(name="adaptive")))
+    pictures.under_way(adaptive, {}, {}, tmp_path)
+    said = capsys.readouterr().out
+    assert "no picture of samples under way" in said and "drawing" not in said

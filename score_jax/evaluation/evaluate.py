@@ -14,7 +14,6 @@ from score_jax.evaluation.features import (
     Extractor,
     Features,
     as_arrays,
-    check_features,
     from_arrays,
     make_extractor,
     rows,
@@ -29,26 +28,7 @@ from score_jax.models.base import Params
 from score_jax.pieces import drop, in_pieces
 from score_jax.workdir import write_json
 
-PUBLISHED = 50_000  # samples that figures are published with
 PIECE = 256  # images at a time
-
-
-def check(experiment: Experiment) -> None:
-    """Raises UserError for an evaluation that cannot be, or is not meant, before it begins."""
-    options = experiment.evaluation
-    if options.samples < PUBLISHED and not options.allow_fewer:
-        raise UserError(
-            f"config.evaluation.samples = {options.samples:,} is fewer than the {PUBLISHED:,} that "
-            "figures are published with, and they depend on the number; draw as many, or say that "
-            "fewer are meant: --config.evaluation.allow_fewer=True"
-        )
-    for what, n in (
-        ("config.evaluation.samples", options.samples),
-        (f"the number of examples of {experiment.data.name}", len(experiment.data.examples)),
-    ):
-        if n < 2:
-            raise UserError(f"{what} = {n}: nothing can be said of a single one")
-    check_features(experiment)
 
 
 def prepare(experiment: Experiment, workdir: Path) -> Extractor:

@@ -71,8 +71,12 @@ class Extractor(NamedTuple):
 
 
 def check_features(experiment: Experiment) -> None:
-    """Raises UserError for features that this experiment's data cannot have."""
+    """Raises UserError for features that this experiment's data cannot have, and where Inception's
+    weights are not there."""
     kind, data = experiment.evaluation.features, experiment.data
+    if kind == "inception":
+        path = experiment.evaluation.inception
+        inception_weights.check_is_there(None if path is None else Path(path))
     if kind == "classifier" and data.labels is None:
         raise UserError(
             f"{data.name} has no labels to train a classifier on; use "

@@ -51,19 +51,25 @@ def read_inception(path: Path | None = None) -> Weights:
     published name, or the same as .safetensors, which goes first. Raises UserError for a file that
     is not there, damaged, not the published one though PyTorch's, or without the right tensors.
     """
-    path = _place() if path is None else Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"no weights of Inception at {shortened(str(path), 300)}. FID, KID and the Inception "
-            f"Score need {NAME} (SHA-256 {SHA256}), {SOURCE}. Put it there, or say where it is: "
-            "--config.evaluation.inception=<file>; --config.evaluation.features=classifier "
-            "needs no such file"
-        )
+    path = check_is_there(path)
     published = path.suffix in TORCH
     if published:
         _check_published(path)
     tensors = _checked(path, read(path))
     return Weights(_folded(path, tensors), _sha256_of(tensors), published)
+
+
+def check_is_there(path: Path | None = None) -> Path:
+    """The file that `read_inception` reads. Raises UserError where there is none."""
+    path = _place() if path is None else Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"no weights of Inception at {shortened(str(path), 300)}. FID, KID and the Inception "
+            f"Score need {NAME} (SHA-256 {SHA256}), {SOURCE}. Put it there, or say where it is: "
+            "--config.evaluation.inception=<file>; --config.evaluation.features=none, or "
+            "classifier where the data have labels, needs no such file"
+        )
+    return path
 
 
 def _place() -> Path:

@@ -71,6 +71,14 @@ def make_reference(
     return read_reference(path, extractor)
 
 
+def no_reference(path: Path) -> str:
+    """What is said where there is no such file."""
+    return (
+        f"config.evaluation.reference: no file {path} (looked in {Path.cwd()}); --mode=reference "
+        "makes it, and without the option the data are taken"
+    )
+
+
 def read_reference(path: Path, extractor: Extractor) -> Reference:
     """The reference in a file of ours, or moments that others publish.
 
@@ -78,10 +86,7 @@ def read_reference(path: Path, extractor: Extractor) -> Reference:
     features than the extractor's.
     """
     if not path.is_file():
-        raise UserError(
-            f"config.evaluation.reference: no file {path} (looked in {Path.cwd()}); "
-            "--mode=reference makes it, and without the option the data are taken"
-        )
+        raise UserError(no_reference(path))
     found = arrays(path)
     if found is None:
         raise UserError(f"{path}: not a readable .npz of numbers")

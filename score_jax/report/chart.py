@@ -25,8 +25,16 @@ class Line(NamedTuple):
     strength: float = 1.0
 
 
-def chart(lines: Sequence[Line], x_label: str, y_label: str, *, log: bool = False) -> Markup:
-    """Lines over a common x. log: y is drawn in decades, where all of it is positive.
+def chart(
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = False,
+    marks: Sequence[float] = (),
+) -> Markup:
+    """Lines over a common x. log: y is drawn in decades, where all of it is positive. marks: places
+    on x that a dashed line goes through, those within the lines'.
 
     Raises ValueError where there is no point at all.
     """
@@ -42,6 +50,7 @@ def chart(lines: Sequence[Line], x_label: str, y_label: str, *, log: bool = Fals
         _frame(x_of, y_of),
         _text(LEFT - 50, 14, named, "start"),
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"),
+        [_stroke(x_of(x), HEIGHT - BOTTOM, x_of(x), TOP, "mark") for x in marks if x_of.has(x)],
         [_drawn(line, x_of, y_of) for line in lines if line.points],
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -92,6 +101,9 @@ class _Axis:
         share = 0 if smallest else (self.scale(value) - self.low) / (self.high - self.low)
         low_edge, high_edge = self.edges
         return low_edge + min(1.0, max(0.0, share)) * (high_edge - low_edge)
+
+    def has(self, value) -> bool:
+        return self.low <= self.scale(value) <= self.high
 
     def ticks(self) -> list[float]:
         if not self.log:

@@ -1,6 +1,7 @@
 """What happened in training: curves over steps, and the error over noise levels."""
 
 from score_jax.report.chart import Line, chart
+from score_jax.report.history import resumed
 from score_jax.report.markup import Markup, figure, tag
 from score_jax.report.measures import to_fill
 from score_jax.report.read import Run, evenly
@@ -61,7 +62,11 @@ def _loss(run):
         if bad
         else "No logged step had a loss or gradient that is not finite."
     )
-    return figure(chart(lines, "step", "loss", log=_is_wide(lines)), " ".join(parts))
+    stops = resumed(run)
+    if stops:
+        parts.append("Dashed, here and in the next: where training was taken up again.")
+    drawn = chart(lines, "step", "loss", log=_is_wide(lines), marks=stops)
+    return figure(drawn, " ".join(parts))
 
 
 def _one(run, name, label, caption, *, log=False):
@@ -69,7 +74,8 @@ def _one(run, name, label, caption, *, log=False):
     if not points:
         return None
     lines = [Line(label, points)]
-    return figure(chart(lines, "step", label, log=log and _is_wide(lines)), caption)
+    drawn = chart(lines, "step", label, log=log and _is_wide(lines), marks=resumed(run))
+    return figure(drawn, caption)
 
 
 def _is_wide(lines):

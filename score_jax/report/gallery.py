@@ -10,15 +10,26 @@ from score_jax.report.read import Picture, Run
 from score_jax.report.values import count, mapping, number, numbers, written
 
 
-def grids(run: Run) -> Markup:
-    """The final samples, and those drawn in training in order of their steps."""
-    final = run.pictures.get("final")
-    if final is None and not run.grids:
-        return to_fill(run, "sample", "No samples were drawn yet")
-    return join(
-        _final(run, final) if final else to_fill(run, "sample", "No final samples were drawn yet"),
+def grids(run: Run) -> Markup | None:
+    """The final samples beside real images, and those drawn in training in order of their steps."""
+    final, real = run.pictures.get("final"), run.pictures.get("data")
+    shown = [_final(run, final) if final else None, _real(run, real) if real else None]
+    if final is None:
+        some = "final samples" if run.grids else "samples"
+        shown.insert(0, to_fill(run, "sample", f"No {some} were drawn yet"))
+    found = [
+        tag("div", shown, class_="beside") if final and real else join(*shown),
         _over_training(run) if run.grids else None,
-    )
+    ]
+    return join(*found) if any(found) else None
+
+
+def _real(run, picture):
+    n = plotting.images_in(picture.pixels, _shape(run)) if len(_shape(run)) == 3 else None
+    what = f"{count(n)} real images" if n else "real images"
+    every = number(mapping(run.json["data"].get("data")).get("examples"))
+    of = f" of {count(every)}, evenly spread over them" if every and n != every else ""
+    return figure(image(picture, f"Data: {what}"), f"Data: {what}{of}, that it was trained on.")
 
 
 def image(picture: Picture, alt: str) -> Markup:

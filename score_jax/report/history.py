@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from score_jax.report.markup import Markup, code, join, paragraph, table, tag
 from score_jax.report.read import Run
-from score_jax.report.values import count, mapping, number, plain
+from score_jax.report.values import count, mapping, number, plain, written
 
 
 def header(run: Run) -> Markup:
@@ -35,8 +35,27 @@ def _name(run, section):
 def _progress(run):
     if not run.metrics:
         return None
-    last, total = run.metrics[-1]["step"], run.config.get("training", {}).get("steps")
-    return f"logged to step {last:,}" + (f" of {count(total)}" if number(total) is not None else "")
+    made = run.json["samples"] or mapping(run.json["evaluation"].get("made"))
+    last = max(run.metrics[-1]["step"], int(number(made.get("step")) or 0))
+    options, data = mapping(run.config.get("training")), mapping(run.json["data"].get("data"))
+    total, batch = number(options.get("steps")), number(options.get("batch_size"))
+    examples = number(data.get("examples"))
+    text = f"{last:,} steps"
+    if total is not None:
+        all_of = last >= total
+        text += ", all that the config asks for" if all_of else f" of the {count(total)} asked for"
+    if batch and examples and batch > 0 and examples > 0:
+        text += f"; each example was seen {written(last * batch / examples)} times"
+    stops = resumed(run)
+    if stops:
+        text += f"; taken up again after step {', '.join(f'{step:,}' for step in stops)}"
+    return text
+
+
+def resumed(run: Run) -> list[int]:
+    """The steps after which training was taken up again, from their checkpoints."""
+    found = (number(line.get("resumed")) for line in run.metrics)
+    return sorted({int(step) for step in found if step is not None})
 
 
 def _samples(run):

@@ -53,8 +53,9 @@ FEATURES = {
 }
 
 
-def glance(run: Run) -> Markup:
-    """The metrics, each with its error and direction, beside what real data would get."""
+def glance(run: Run) -> Markup | None:
+    """The metrics, each with its error and direction, beside what real data would get; None where
+    there are none and cannot be."""
     found = run.json["evaluation"]
     metrics = mapping(found.get("metrics"))
     if not metrics:
@@ -139,9 +140,10 @@ def parameters(found: dict[str, Any]) -> str:
     return f"{kind} at step {count(made['step'])}."
 
 
-def to_fill(run: Run, mode: str, what: str) -> Markup:
-    """A line for a section that has nothing to show yet: the command that would fill it."""
-    return tag("p", f"{what}: ", code(run.command(mode)), class_="quiet")
+def to_fill(run: Run, mode: str, what: str) -> Markup | None:
+    """A line for a section that has nothing to show yet: the command that would fill it, if any."""
+    command = run.command(mode)
+    return tag("p", f"{what}: ", code(command), class_="quiet") if command else None
 
 
 def _left_out(found):
@@ -161,16 +163,20 @@ def _protocol(found):
     return join(tag("h3", "Protocol"), table((), rows))
 
 
-def likelihood(run: Run) -> Markup:
-    """Bits per dim by the probability flow, and the variational bound with its terms."""
+def likelihood(run: Run) -> Markup | None:
+    """Bits per dim by the probability flow, and the variational bound with its terms; None where
+    neither is there, nor can be."""
     flow, bound = run.json["likelihood"], run.json["bound"]
     value, unit = _in_units(flow)
-    return join(
-        to_fill(run, "likelihood", "The likelihood was not measured yet")
-        if value is None
-        else _flow(flow, value, unit),
-        _bound(bound) if _in_units(bound)[0] is not None else None,
-    )
+    found = {
+        "ode": _flow(flow, value, unit) if value is not None else None,
+        "bound": _bound(bound) if _in_units(bound)[0] is not None else None,
+    }
+    wanted = run.hints.get("likelihood") or {}
+    by = wanted.get("likelihood.by", mapping(run.config.get("likelihood")).get("by"))
+    missing = found["bound" if by == "bound" else "ode"] is None
+    hint = to_fill(run, "likelihood", "The likelihood was not measured yet") if missing else None
+    return join(hint, *found.values()) if hint or any(found.values()) else None
 
 
 def _in_units(found) -> tuple[float | None, str]:

@@ -1,7 +1,9 @@
 """The page: sections in their order, a table of contents, one file."""
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from score_jax.files import whole
 from score_jax.report import curves, gallery, history, measures
@@ -22,15 +24,18 @@ SECTIONS = {
 }
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(
+    workdir: Path, hints: Mapping[str, Mapping[str, Any] | None] | None = None
+) -> Path:
     """Writes workdir/report.html, whole or not at all, and returns its path.
 
-    The page follows from the files in workdir alone, holds its pictures and needs no network.
-    What is missing is left out, or its section names the command that makes it; what is damaged
-    is passed over, and named at the end. Raises UserError for a folder without a config.json.
+    The page follows from the files in workdir and the hints alone, holds its pictures and needs no
+    network. What is missing is left out, or its section names the command that makes it, with the
+    options that hints has for its mode, unless it has None; what is damaged is passed over, and
+    named at the end. Raises UserError for a folder without a config.json.
     """
     path = Path(workdir) / "report.html"
-    page = make_page(read_run(Path(workdir)))
+    page = make_page(read_run(Path(workdir), hints or {}))
     with whole(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")
     return path

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ class Run(NamedTuple):
     json: what the files of one object hold, by name without suffix, {} where there is none.
     metrics, held_out: lines in order of their steps, the last one of each step; starts: lines.
     grids: (step, picture) over training, chosen of `grids_made`. damaged: what was passed over.
+    hints: the options that a mode wants, None for a mode that this run cannot have.
     """
 
     workdir: Path
@@ -51,18 +53,23 @@ class Run(NamedTuple):
     grids_made: int
     pictures: dict[str, Picture]
     damaged: list[str]
+    hints: Mapping[str, Mapping[str, Any] | None]
 
-    def command(self, mode: str) -> str:
-        """The command line that runs a mode on this folder, for a shell."""
+    def command(self, mode: str) -> str | None:
+        """The command line that runs a mode on this folder, for a shell; None where none does."""
+        options = self.hints.get(mode, {})
+        if options is None:
+            return None
         config, workdir = self.workdir / "config.json", self.workdir
         words = [f"--config={config}", f"--workdir={workdir}", f"--mode={mode}"]
         guidance = self.config.get("guidance", {}).get("name", "none")
         if guidance != "none":  # whose samples are of one image
             words.append("--config.guidance.name=none")
+        words += [f"--config.{name}={value}" for name, value in options.items()]
         return shlex.join(["python", "launch.py", *words])
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: Path, hints: Mapping[str, Mapping[str, Any] | None]) -> Run:
     """The run in a folder. Raises UserError for a folder without a config."""
     config = read_json(workdir / "config.json")
     if not isinstance(config, dict) or not all(isinstance(s, dict) for s in config.values()):
@@ -73,7 +80,7 @@ def read_run(workdir: Path) -> Run:
     damaged: list[str] = []
     objects = {name: _object(workdir / f"{name}.json", damaged) for name in OBJECTS}
     pictures = {}
-    for name in ("final", "trajectory", "neighbors"):
+    for name in ("final", "data", "trajectory", "neighbors"):
         pictures[name] = _picture(workdir / "samples" / f"{name}.png", damaged)
         objects[f"samples/{name}"] = _object(workdir / "samples" / f"{name}.json", damaged)
     paths = _grids(workdir / "samples")
@@ -90,6 +97,7 @@ def read_run(workdir: Path) -> Run:
         grids_made=len(paths),
         pictures={name: picture for name, picture in pictures.items() if picture},
         damaged=damaged,
+        hints=hints,
     )
 
 

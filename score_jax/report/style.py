@@ -63,12 +63,15 @@ svg path { fill: none; stroke-width: 1; }
 .c0 { --color: var(--c0); }
 .c1 { --color: var(--c1); }
 svg .line { stroke: var(--color); stroke-width: 1.75; stroke-linejoin: round; }
+svg .mark { stroke: var(--quiet); stroke-dasharray: 3 3; }
 svg .band { fill: var(--color); opacity: .2; }
 svg circle { fill: var(--color); }
 .legend { display: flex; flex-wrap: wrap; gap: .125rem 1rem; font-size: .8125rem;
   color: var(--quiet); }
 .key { display: inline-block; width: 1.25rem; margin-right: .375rem; vertical-align: middle;
   border-top: 3px solid var(--color); }
+.beside { display: grid; gap: 0 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 .thumbnails { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(13rem, 45%), 1fr)); }
 .thumbnails figure { margin: 0; }

@@ -46,6 +46,8 @@ def written(value: float | None, error: float | None = None) -> str:
     """
     if value is None:
         return "–"
+    if abs(value) >= 1e7:
+        return f"{value:.4g}"
     if error and error > 0:
         decimals = 1 - math.floor(math.log10(error))
         if decimals <= 8:
