@@ -62,7 +62,8 @@ def run(tmp_path):
 
 
 SAID = {
-    "top": ["a run", "unet", "cosine", "denoising", "400 steps, all that the config asks for; each example was seen 4.454 times",
+    "top": ["a run", "unet", "cosine", "denoising",
+            "400 steps, all that the config asks for; each example was seen 4.454 times",
             "digits, 1,437 examples of shape 8 × 8 × 1", "2 × TPU v4", "jax 0.10.2",
             "2026-03-01 10:20:30 UTC (train)", "2026-03-02 10:20:30 UTC (evaluate)"],
     "figures": ["Fréchet distance ↓ lower 12.35 ± 0.41 14.5 8.25", "Coverage ↑ higher 0.75 – –",
@@ -303,7 +304,8 @@ def test_the_images_in_a_grid_are_counted(n):
 @pytest.mark.parametrize(
     "value, error, text",
     [(12.3456, 0.412, "12.35"), (2.0, 35.0, "2"), (0.00213, 0.00034, "0.00213"),
-     (123456.7, None, "123,457"), (2.3518e12, 3.6e12, "2.352e+12"), (0.75, 0.0, "0.75"), (None, None, "–")],
+     (123456.7, None, "123,457"), (2.3518e12, 3.6e12, "2.352e+12"),
+     (0.75, 0.0, "0.75"), (None, None, "–")],
 )  # fmt: skip
 def test_a_number_is_written_to_its_error(value, error, text):
     assert written(value, error) == text
