@@ -8,10 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from score_jax import config as configs
 from score_jax.build import build
 from score_jax.classifying import classifier_of
+from score_jax.errors import UserError
 from score_jax.models import MODELS
 from score_jax.models.base import count
 from score_jax.options import choose
@@ -23,7 +25,8 @@ from score_jax.training.state import create, make_update
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 ON_IMAGES = [file for file in CONFIGS if "_toy" not in file.stem]
-PUBLISHED = [f for f in ON_IMAGES if not any(word in f.stem for word in ("digits", "mnist"))]
+COUNTED = [f for f in ON_IMAGES if not any(word in f.stem for word in ("digits", "mnist"))]
+PUBLISHED = [f for f in COUNTED if f.stem != "photos"]
 TABLE = (ROOT / "docs" / "configs.md").read_text().splitlines()
 
 # The shape of the images of a TFDS data set, which the tests do not download.
@@ -93,7 +96,7 @@ def size_of(file):
     return count(factory(**options), image_shape(config.data))
 
 
-@pytest.mark.parametrize("file", PUBLISHED, ids=named)
+@pytest.mark.parametrize("file", COUNTED, ids=named)
 def test_its_network_has_as_many_parameters_as_it_says(file):
     parameters = size_of(file)
     said = re.findall(r"\b\d{1,3}(?:,\d{3})+\b", " ".join(file.read_text().split('"""')[1:2]))
@@ -158,6 +161,23 @@ def test_it_takes_a_training_step(file, tmp_path, quick_compile):
     assert float(np.ravel(metrics.grad_norm)[0]) > 0
     changed = [np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after))]
     assert any(changed) and int(state.step) == 1
+
+
+def test_photos_of_every_size_that_divides_by_8_need_their_size_alone(tmp_path):
+    """The network takes all of them; one that has few resolutions of 32's is built whole."""
+    Image.new("RGB", (150, 140)).save(tmp_path / "a.jpg")
+    config = configs.load(str(ROOT / "configs" / "photos.py"))
+    config.data.path, config.data.size = str(tmp_path), 104
+    experiment = build(config)
+    assert experiment.data.shape == (104, 104, 3)
+    for size in range(32, 129, 8):
+        experiment.module.check((size, size, 3))
+
+
+def test_photos_that_are_not_there_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no folder photos .*--config.data.path=<folder>"):
+        build(configs.load(str(ROOT / "configs" / "photos.py")))
 
 
 WITH_CLASSIFIERS = [file for file in CONFIGS if "classifier=" in file.read_text()]
