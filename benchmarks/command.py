@@ -17,11 +17,16 @@ from score_jax.files import whole
 Record = dict[str, Any]  # of what JSON has
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """--quick, under three minutes on two cores; --json FILE, where the records go."""
+def arguments(description: str, **more: dict[str, Any]) -> argparse.Namespace:
+    """--quick, under three minutes on two cores; --json FILE, where the records go.
+
+    more: further flags by their names, as argparse has them.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records, a flat list")
+    for flag, options in more.items():
+        parser.add_argument(f"--{flag}", **options)
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
     python -m benchmarks.orders                  # the table, the plot and benchmarks/results/
     python -m benchmarks.orders --quick          # four processes, under three minutes
     python -m benchmarks.orders --json FILE      # records; FILE.md and FILE.png beside it
+    python -m benchmarks.orders --frontier       # few evaluations: see benchmarks.sampler_frontier
 
 Deterministic samplers: the distance (root mean square over 32 points, per coordinate) to where
 the probability-flow ODE carries the same points, at up to 5, 8, 10, 16, 32 and 64 network
@@ -14,6 +15,7 @@ from the exact law, against the exact ones; with Monte-Carlo standard errors. `e
 largest error of a mean.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from benchmarks.command import Record, arguments, machine, progress, table, writ
 from benchmarks.oracle import PROCESS_OPTIONS, Runner, Setting, density, flow, setting, starts
 from score_jax import plotting
 from score_jax.files import whole
+from score_jax.main import status_of
 from score_jax.samplers import SAMPLERS
 
 BUDGETS = (5, 8, 10, 16, 32, 64)
@@ -199,7 +202,15 @@ def picture(records: list[Record]) -> np.ndarray:
 
 def main() -> None:
     """The program."""
-    options = arguments(__doc__.splitlines()[0])
+    options = arguments(
+        __doc__.splitlines()[0],
+        frontier=dict(action="store_true", help="at few evaluations, see sampler_frontier"),
+        peer=dict(choices=["diffusers"], help="with --frontier: its schedulers beside ours"),
+    )
+    if options.frontier:
+        from benchmarks import sampler_frontier  # which imports this module
+
+        sys.exit(status_of(lambda: sampler_frontier.run(options)))
     if options.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # most of it is compilation
         records = measure(QUICK, in_full=("vp",), n=4_000, steps=200)
