@@ -123,7 +123,7 @@ def denoiser(at: Setting) -> peers.Denoiser:
 
 
 def theirs(at: Setting, x: np.ndarray, right: np.ndarray, budgets) -> list[Record]:
-    """All schedulers of diffusers, in all configurations of `peers`; without what diverges."""
+    """All schedulers of diffusers at all their grids, each in the best of its configurations."""
     denoise, records = denoiser(at), []
     for peer in progress(peers.peers(), "diffusers"):
         for budget in budgets:
@@ -133,7 +133,15 @@ def theirs(at: Setting, x: np.ndarray, right: np.ndarray, budgets) -> list[Recor
             spent = dict(budget=budget, evaluations=evaluations, options=peer.said)
             if np.isfinite(error):
                 records.append(said | spent | dict(error=error))
-    return records
+    return least(records)
+
+
+def least(records: list[Record]) -> list[Record]:
+    """Of each sampler, grid and number of evaluations the record of least error."""
+    found: dict[tuple, Record] = {}
+    for r in sorted(records, key=lambda r: r["error"]):
+        found.setdefault((r["sampler"], r["grid"], r["budget"]), r)
+    return sorted(found.values(), key=lambda r: (r["sampler"], r["grid"], r["budget"]))
 
 
 def measure(names, budgets, peer: str | None) -> list[Record]:
@@ -227,16 +235,26 @@ def report(records: list[Record]) -> str:
 
 
 def picture(records: list[Record]) -> np.ndarray:
-    """Error against evaluations: a line a sampler at its best, ours, and theirs beside it."""
+    """Error against evaluations: a line a method at its best, theirs beside the default of ours."""
+    family = {case.name: case.sampler for case in CASES}
     panels: dict[str, Any] = {}
     for density in dict.fromkeys(r["density"] for r in records):
+        default = lines([r for r in records if r["sampler"] == DEFAULT[0]], density, title)
         for of in dict.fromkeys(r["of"] for r in records):
-            some = [r for r in records if r["of"] == of]
-            found = lines(some, density, lambda r: r["sampler"].removesuffix("Scheduler"))
-            default = lines([r for r in records if r["sampler"] == DEFAULT[0]], density, title)
-            shown = {"adams, angle": default[", ".join(DEFAULT)]} | found
-            panels[f"{density}: {of}"] = {k: sorted(v.items()) for k, v in shown.items()}
+            some = [
+                r for r in records if r["of"] == of and r["sampler"] not in ("adams_2", "adams_4")
+            ]
+            shown = lines(some, density, lambda r: family.get(r["sampler"], _short(r["sampler"])))
+            shown["adams"] = default[", ".join(DEFAULT)]
+            names = sorted(shown, key=lambda name: (name != "adams", name))
+            panels[f"{density}: {of}"] = {k: sorted(shown[k].items()) for k in names}
     return plotting.curves(panels, "network evaluations", "error")
+
+
+def _short(scheduler):
+    for word in ("Scheduler", "Discrete"):
+        scheduler = scheduler.removesuffix(word)
+    return scheduler.removeprefix("EDM")
 
 
 def run(options: argparse.Namespace) -> None:
