@@ -7,8 +7,8 @@ nothing else. Its attention stands in the middle, at an eighth of the size, sinc
 are not in every size; 32, 64 and 128 have one of 16 pixels, where DDPM has it on CIFAR-10:
 --config.model.attention="(16,)".
 
-Expect shapes and colors after a few thousand steps, and from fewer than a thousand photos in the
-end the photos themselves: the pictures in samples/ show when. docs/your_data.md has what to change
+Not yet run to its end by us. From few photos a network learns in the end
+the photos themselves; the pictures in samples/ show when. docs/your_data.md has what to change
 for how many photos of which size, and how long it takes.
 """
 
