@@ -4,7 +4,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from score_jax.files import whole
 Record = dict[str, Any]  # of what JSON has
 
 
-def arguments(description: str, **more: dict[str, Any]) -> argparse.Namespace:
+def arguments(description: str, **more: Mapping[str, Any]) -> argparse.Namespace:
     """--quick, under three minutes on two cores; --json FILE, where the records go.
 
     more: further flags by their names, as argparse has them.

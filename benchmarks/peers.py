@@ -62,7 +62,7 @@ ENDS_AT_MIN = ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPC")
 
 def peers() -> list[Peer]:
     """All of them."""
-    found = []
+    found: list[Peer] = []
 
     def add(scheduler, *options, grids=tuple(SPACINGS)):
         found.extend(Peer(f"{scheduler}Scheduler", g, o) for o in options or ({},) for g in grids)
@@ -72,7 +72,7 @@ def peers() -> list[Peer]:
     add("KDPM2Discrete")
     add("LMSDiscrete", *(dict(order=k) for k in (2, 3, 4)))
     lower = [dict(lower_order_final=flag) for flag in (True, False)]
-    orders = [dict(solver_order=k) for k in (2, 3)]
+    orders: list[dict[str, Any]] = [dict(solver_order=k) for k in (2, 3)]
     heun = dict(solver_type="heun")
     for algorithm in ({}, dict(algorithm_type="dpmsolver")):
         kinds = [o | low | algorithm for o in orders for low in lower]
@@ -85,11 +85,10 @@ def peers() -> list[Peer]:
         add("UniPCMultistep", *(o | dict(predict_x0=False) for o in bh))
     for rho in (5.0, 7.0, 10.0):
         add("EDMEuler", dict(rho=rho), grids=("karras",))
-        kinds = [o | low | dict(rho=rho) for o in orders for low in lower]
+        kinds = [{**o, **low, "rho": rho} for o in orders for low in lower]
         add("EDMDPMSolverMultistep", *kinds, grids=("karras",))
-    add(
-        "EDMDPMSolverMultistep", *(o | low for o in orders for low in lower), grids=("exponential",)
-    )
+    kinds = [{**o, **low} for o in orders for low in lower]
+    add("EDMDPMSolverMultistep", *kinds, grids=("exponential",))
     add("PNDM", grids=("linspace", "karras", "exponential"))
     add("IPNDM", grids=("linspace", "karras", "exponential"))
     return found

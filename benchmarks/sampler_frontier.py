@@ -85,7 +85,7 @@ def truth(at: Setting, x: Array) -> tuple[np.ndarray, float]:
 
 def ours(at: Setting, case: Case, x: Array, right: np.ndarray, budgets) -> list[Record]:
     """One sampler of ours at every grid; one compiled program for them all."""
-    chosen = {}
+    chosen: dict[str, Any] = {}
     sampler = lambda steps: make(at, case, steps, **chosen)
     chosen["grid"] = GRIDS[0]
     run, records = Runner(at, sampler, max(budgets)), []
@@ -106,7 +106,7 @@ def adaptive(at: Setting, x: Array, right: np.ndarray, budgets) -> list[Record]:
     for tolerance in TOLERANCES:
         ends = dict(start=at.start, end=at.end, denoise=False)
         sampler = SAMPLERS["adaptive"](at.process, rtol=tolerance, atol=tolerance, **ends)
-        y, evaluations = Runner(at, lambda steps, made=sampler: made, 1)(1, x)
+        y, evaluations = Runner(at, {1: sampler}.__getitem__, 1)(1, x)
         found.append(dict(evaluations=int(evaluations.max()), error=rms(y, right)))
     return [
         dict(of="score_jax", sampler="adaptive", grid="its own", budget=budget) | best(within)
@@ -161,16 +161,14 @@ def measure(names, budgets, peer: str | None) -> list[Record]:
     return records
 
 
-def best(records: list[Record], **wanted: Any) -> Record | None:
-    """The record of least error among those that have these values."""
+def best(records: list[Record], **wanted: Any) -> Record:
+    """The record of least error among those that have these values; {} if none has."""
     fit = [r for r in records if all(r.get(k) == v for k, v in wanted.items())]
-    return min(fit, key=lambda r: r["error"], default=None)
+    return min(fit, key=lambda r: r["error"], default={})
 
 
-def title(record: Record | None) -> str | None:
+def title(record: Record) -> str:
     """Who made this error."""
-    if record is None:
-        return None
     name = record["sampler"].removesuffix("Scheduler")
     return ", ".join(filter(None, [name, record["grid"], record.get("options")]))
 
@@ -185,7 +183,7 @@ def summary(records: list[Record], density: str) -> list[Record]:
         peer = best(records, of="diffusers", **at)
         row = {"evaluations": budget, "adams, angle": default["error"]}
         row |= {"best of ours": mine["error"], "which": title(mine)}
-        if peer is not None:
+        if peer:
             row |= {"best of diffusers": peer["error"], "which of theirs": title(peer)}
             row["theirs over the default"] = peer["error"] / default["error"]
         rows.append(row)
