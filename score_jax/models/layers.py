@@ -7,19 +7,29 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from score_jax.models.convolutions import convolve, convolve_repeated
 from score_jax.models.initializers import fan_avg_uniform, ones, zeros
 from score_jax.types import Array
 
 
-def conv(features: int, size: int = 3, stride: int = 1, init=fan_avg_uniform, name=None, **options):
+def conv(
+    features: int,
+    size: int = 3,
+    stride: int = 1,
+    init=fan_avg_uniform,
+    name=None,
+    by=convolve,
+    **options,
+):
     """size x size, its bias 0 at first; it keeps the image's size at stride 1, unless `padding` is
-    given."""
+    given. by: what convolves, see `convolutions`."""
     return nn.Conv(
         features,
         (size, size),
         (stride, stride),
         kernel_init=init,
         bias_init=zeros,
+        conv_general_dilated=by,
         name=name,
         **options,
     )
@@ -123,7 +133,7 @@ class Resample(nn.Module):
         if self.way == "up":
             if self.fir:  # nothing between filter and convolution is cut off at the border
                 return conv(self.features, name="conv", padding="VALID")(fir_up(x, margin=1))
-            return conv(self.features, name="conv")(repeated(x))
+            return conv(self.features, name="conv", by=convolve_repeated)(x)
         if self.fir:
             return conv(self.features, stride=2, name="conv", padding="VALID")(fir_smooth(x))
         padding = [(1, 1)] * 2 if self.symmetric else [(0, 1)] * 2
