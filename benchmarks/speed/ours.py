@@ -9,9 +9,10 @@ import numpy as np
 
 from benchmarks.speed.works import config_of, saved
 from score_jax.build import build
-from score_jax.densities import DENSITIES
+from score_jax.densities import three_modes
 from score_jax.evaluation.likelihood import make_likelihood
 from score_jax.experiment import Experiment
+from score_jax.likelihood import Likelihood
 from score_jax.models.base import Params, init_params
 from score_jax.parallel import over_examples, update_step
 from score_jax.predictions import exact
@@ -88,15 +89,16 @@ def annealed(levels: int, steps_per_level: int) -> tuple[Any, Sampler]:
 
 def annealing(process: Any, sampler: Sampler, n: int) -> Run:
     """n chains with the exact score of three modes, compiled."""
-    predict = exact(process, DENSITIES["three_modes"]())
+    predict = exact(process, three_modes())
     chains = jax.jit(jax.vmap(lambda key: sample(key, process, sampler, predict, (2,))))
     keys = jax.random.split(jax.random.key(0), n)
     return lambda: np.asarray(chains(keys))
 
 
-def likelihood(experiment: Experiment, params: Params) -> Run:
-    """The log-likelihood of likelihood.examples."""
+def likelihood(experiment: Experiment) -> Callable[[], Likelihood]:
+    """The log-likelihood of likelihood.examples, before training: in few evaluations."""
     measure, n = make_likelihood(experiment), experiment.likelihood.examples
+    params = init_params(experiment.module, jax.random.key(0), experiment.input_shape)
     assert n is not None  # as the works say
     return lambda: measure(params, range(n))
 

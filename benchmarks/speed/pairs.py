@@ -33,7 +33,7 @@ class Task(NamedTuple):
 
 def limits(peer: str | None) -> dict[str, Contestant]:
     """A product of two float32 matrices by JAX and by the peer: the most that can be expected."""
-    found = {"ours": partial(timed, ours.product(SIZE))}
+    found: dict[str, Contestant] = {"ours": partial(timed, ours.product(SIZE))}
     if peer is not None:
         from benchmarks.speed import theirs
 
@@ -44,8 +44,8 @@ def limits(peer: str | None) -> dict[str, Contestant]:
 def measure(task: Task, limits: dict[str, Contestant], pairs: int) -> Record:
     """The medians of `pairs` rounds, after one that is not counted, in which ours compiles.
 
-    ratio, ratio_cpu: the median of ours/theirs. *_flops: a CPU-second's. *_of_limit: the part of
-    the matrix product's that is.
+    ratio, ratio_cpu: the median of ours/theirs. limit_flops: of the faster matrix product, a
+    CPU-second, and *_of_limit the part of it that is reached.
     """
     contestants = {"limit": limits["ours"], "ours": task.ours}
     if task.theirs is not None:
@@ -54,16 +54,14 @@ def measure(task: Task, limits: dict[str, Contestant], pairs: int) -> Record:
     costs = alternate(contestants, pairs)
     record: Record = dict(what=task.what, work=task.work, unit=task.unit, amount=task.amount)
     record |= dict(pairs=pairs, flops=task.flops)
-    for who, limit in (("ours", "limit"), ("theirs", "their limit")):
-        if who not in costs:
-            continue
-        cost = median(costs[who])
-        record |= {f"{who}_seconds": cost.wall, f"{who}_cpu": cost.cpu}
-        record[f"{who}_limit_flops"] = LIMIT_FLOPS / median(costs[limit]).cpu
-        if task.flops is not None:
-            record[f"{who}_flops"] = task.flops / cost.cpu
-            share = ratio(costs[limit], costs[who]).cpu * task.flops / LIMIT_FLOPS
-            record[f"{who}_of_limit"] = share
+    products = [median(costs[name]).cpu for name in ("limit", "their limit") if name in costs]
+    record["limit_flops"] = LIMIT_FLOPS / min(products)
+    for who in ("ours", "theirs"):
+        if who in costs:
+            cost = median(costs[who])
+            record |= {f"{who}_seconds": cost.wall, f"{who}_cpu": cost.cpu}
+            if task.flops is not None:
+                record[f"{who}_of_limit"] = task.flops / cost.cpu / record["limit_flops"]
     if "theirs" in costs:
         both = ratio(costs["ours"], costs["theirs"])
         record |= dict(ratio=both.wall, ratio_cpu=both.cpu)

@@ -11,11 +11,11 @@ from benchmarks.speed.processes import KINDS as OF_PROCESSES
 
 PACKAGES = ("score_jax", "jax", "jaxlib", "flax", "numpy", "torch", "diffusers")
 HOW = """\
-`ours` and `theirs`: units a second of the wall's clock, at the median of the rounds. `ratio`: the
-time of ours over theirs, of CPU-seconds (all threads) and by the wall, the median over rounds in
-which one follows the other; below 1 ours takes less. `of the limit`: floating-point operations a
-CPU-second over those of a 1024x1024 float32 matrix product, by JAX for ours and by PyTorch for
-theirs, measured in the same rounds; an update counts three forward passes."""
+`ours` and `theirs`: units a second of the wall's clock, medians of the rounds. `ratio`: the time of
+ours over theirs, of CPU-seconds (all threads) and by the wall, the median over rounds in which one
+follows the other; below 1 ours takes less. `of the limit`: floating-point operations a CPU-second
+over those of a product of two 1024x1024 float32 matrices in the same rounds, by JAX or PyTorch,
+whichever is faster; an update counts three forward passes."""
 
 
 def environment(load: float) -> Record:
@@ -70,7 +70,7 @@ def report(records: list[Record], command: str) -> str:
 TITLES = {
     "startup": "Seconds from nothing to the first updates, in processes of their own; CPU-seconds "
     "in brackets:",
-    "memory": "Memory at most (`ru_maxrss`), in MB, of the same processes:",
+    "memory": "The most memory that the same processes held, in MB:",
     "scaling": "One batch over several devices of one CPU, which share its cores:",
 }
 

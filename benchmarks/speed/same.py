@@ -41,7 +41,7 @@ def _of_unet(experiment, params):
 def _of_mlp(params):
     layers = on_host(params)
     names = ["x", "c", *(f"h{i}" for i in range(len(layers) - 3)), "out"]
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for i, name in enumerate(names):
         layer = layers[f"Dense_{i}"]
         found |= {f"{name}.weight": layer["kernel"].T, f"{name}.bias": layer["bias"]}

@@ -12,7 +12,7 @@ from benchmarks.speed.child import told
 from benchmarks.speed.clock import Cost, timed
 from benchmarks.speed.pairs import Task
 from benchmarks.speed.works import WORKS, Work, config_of
-from score_jax.densities import DENSITIES
+from score_jax.densities import three_modes
 from score_jax.experiment import Experiment
 from score_jax.models.base import Params
 from score_jax.times import on_host
@@ -102,10 +102,11 @@ def ancestral(of: Subject) -> Task:
 
 
 def likelihood(of: Subject) -> Task:
-    """Log-likelihoods by the probability flow. No peer has them."""
-    run, n = ours.likelihood(of.experiment, of.params), of.experiment.likelihood.examples
-    trace = of.experiment.likelihood.trace
-    return Task("likelihood", f"{of.work.title}, {trace} trace", "examples", n, repeated(run))
+    """The divergence along the probability flow, of a network that says 0. No peer has it."""
+    run = ours.likelihood(of.experiment)
+    title = f"{of.work.title}, {of.experiment.likelihood.trace} trace"
+    evaluations = int(run().evaluations.sum())
+    return Task("likelihood", title, "evaluations", evaluations, repeated(run))
 
 
 def annealed(chains: int, peer: str | None, quick: bool) -> Task:
@@ -118,8 +119,8 @@ def annealed(chains: int, peer: str | None, quick: bool) -> Task:
 
         t, _, step_sizes, _ = (column[::steps] for column in sampler.schedule)
         sigma = on_host(process.sigma, t)
-        p = DENSITIES["three_modes"]()
-        mixture = tuple(np.asarray(a) for a in (p.weights, p.means, p.stds))
+        p = three_modes()
+        mixture = np.asarray(p.weights), np.asarray(p.means), np.asarray(p.stds)
         rows = np.stack([sigma, step_sizes, np.full(levels, steps)], 1)
         other = theirs.annealed(mixture, rows, chains)
     run = ours.annealing(process, sampler, chains)
