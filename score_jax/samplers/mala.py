@@ -47,7 +47,7 @@ def mala(
 
     log p(x') - log p(x) is known of an energy network (`Prediction.log_density`). Of others it
     is the line integral of the score, ∫_0^1 s(x + u d)·d du, by Gauss-Lobatto quadrature with
-    `nodes` points besides both ends (Sjöberg et al. 2023, arXiv 2306.14012, section 4, who take
+    `nodes` points besides both ends (Sjöberg et al. 2023, arXiv 2307.14012, section 4, who take
     the trapezoidal rule): exact for scores of degree 2 nodes + 1 along the line. Without nodes
     between it hardly repairs anything where the steps are large: what is left is ε/8 (|s'|²
     - |s|²), which knows both ends only.
