@@ -193,7 +193,7 @@ def test_a_missing_file_is_said_with_where_to_get_it_and_where_to_put_it(tmp_pat
     told = str(error.value)
     for word in (str(tmp_path / "score_jax" / NAME), SHA256, "pytorch-fid", "fid_weights"):
         assert word in told
-    assert "config.evaluation.inception=" in told and "features=classifier" in told
+    assert "config.evaluation.inception=" in told and "features=none, or classifier" in told
     with pytest.raises(UserError, match="elsewhere.pth"):
         read_inception(tmp_path / "elsewhere.pth")
 

@@ -185,7 +185,7 @@ def test_the_number_of_parameters_is_the_documented_one():
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (Classifier(1), (8, 8, 1), "at least 2 classes to choose from, got 1"),
+        (Classifier(1, attention=()), (8, 8, 1), "at least 2 classes to choose from, got 1"),
         (Classifier(3, features=7), (8, 8, 1), "model.features must be even .* got 7"),
         (Classifier(3, multipliers=(1, 1, 1)), (6, 6, 1), "classifier .* sides divide by 4"),
         (Classifier(3, dropout=1.0), (8, 8, 1), r"model.dropout must lie in \[0, 1\)"),
