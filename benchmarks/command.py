@@ -53,10 +53,14 @@ def table(records: list[Record], columns: list[str]) -> str:
     return "\n".join([line(columns), line(["-" * w for w in widths]), *map(line, rows)])
 
 
-def write_records(records: list[Record], path: Path | None) -> None:
-    """The records as JSON, if a path was given; whole or not at all."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
-            lines = ",\n".join(map(json.dumps, records))  # one a line
-            partial.write_text(f"[\n{lines}\n]\n")
+def write_records(records: list[Record], path: Path | None, page: str | None = None) -> None:
+    """The records as JSON, if a path was given, and the page beside it as .md, each whole."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        lines = ",\n".join(map(json.dumps, records))  # one a line
+        partial.write_text(f"[\n{lines}\n]\n")
+    if page is not None:
+        with whole(path.with_suffix(".md")) as partial:
+            partial.write_text(page + "\n")

@@ -32,7 +32,6 @@ from scipy.stats import chi2
 from benchmarks.command import Record, arguments, machine, progress, table, write_records
 from score_jax.densities import GaussianMixture
 from score_jax.densities.linear import Components, posterior_given
-from score_jax.files import whole
 from score_jax.inverse.dps import dps
 from score_jax.inverse.gaussian import mmps, pigdm
 from score_jax.inverse.observation import Observation, observe
@@ -287,12 +286,10 @@ def main() -> None:
     ]
     records = [measure(case, method, n) for case, method in progress(pairs, "methods")]
     difference = of_batch_size(cases()[0], by_dps(sizes["steps"]))
-    print(report(records, difference))
+    page = report(records, difference)
+    print(page)
     path = options.json or (None if options.quick else RESULTS)
-    write_records(records, path)
-    if path is not None:
-        with whole(path.with_suffix(".md")) as partial:
-            partial.write_text(report(records, difference) + "\n")
+    write_records(records, path, page)
 
 
 if __name__ == "__main__":

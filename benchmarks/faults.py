@@ -16,7 +16,6 @@ from tqdm import tqdm
 from benchmarks import damage, kills
 from benchmarks.command import Record, arguments, machine, table, write_records
 from benchmarks.mutations import battery as mutations
-from score_jax.files import whole
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 COLUMNS = ["fault", "tried", "as promised", "promise"]
@@ -84,12 +83,10 @@ def main() -> None:
     else:
         killed = {"ddpm_digits": 70, "ncsn_digits": 30}
         records = measure(killed, in_save=10, steps=240, configs=500, data=200)
-    print(report(records))
+    page = report(records)
+    print(page)
     path = options.json or (None if options.quick else RESULTS)
-    write_records(records, path)
-    if path is not None:
-        with whole(path.with_suffix(".md")) as partial:
-            partial.write_text(report(records) + "\n")
+    write_records(records, path, page)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import numpy as np
 from benchmarks.command import Record, arguments, machine, progress, table, write_records
 from benchmarks.oracle import PROCESS_OPTIONS, Runner, Setting, density, flow, setting, starts
 from score_jax import plotting
-from score_jax.files import whole
 from score_jax.main import status_of
 from score_jax.samplers import SAMPLERS
 
@@ -207,6 +206,8 @@ def main() -> None:
         frontier=dict(action="store_true", help="at few evaluations, see sampler_frontier"),
         peer=dict(choices=["diffusers"], help="with --frontier: its schedulers beside ours"),
     )
+    if options.peer and not options.frontier:
+        sys.exit("error: --peer is for --frontier: schedulers of others have no orders here")
     if options.frontier:
         from benchmarks import sampler_frontier  # which imports this module
 
@@ -216,13 +217,12 @@ def main() -> None:
         records = measure(QUICK, in_full=("vp",), n=4_000, steps=200)
     else:
         records = measure(PROCESS_OPTIONS, in_full=(*QUICK, "ddpm"), n=10_000, steps=400)
-    print(report(records))
+    page = report(records)
+    print(page)
     path = options.json or (None if options.quick else RESULTS)
-    write_records(records, path)
+    write_records(records, path, page)
     if path is not None:
         plotting.save(picture(records), path.with_suffix(".png"))
-        with whole(path.with_suffix(".md")) as partial:
-            partial.write_text(report(records) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from benchmarks.oracle import Runner, Setting, flow, starts
 from benchmarks.orders import DETERMINISTIC, Case, make, rms
 from score_jax import plotting
 from score_jax.densities import GaussianMixture
-from score_jax.files import whole
 from score_jax.predictions import exact
 from score_jax.processes import EDM
 from score_jax.samplers import SAMPLERS
@@ -261,10 +260,9 @@ def run(options: argparse.Namespace) -> None:
         peers.installed()
     names = list(densities())[:1] if options.quick else list(densities())
     records = measure(names, QUICK if options.quick else BUDGETS, options.peer)
-    print(report(records))
+    page = report(records)
+    print(page)
     path = options.json or (None if options.quick else RESULTS)
-    write_records(records, path)
+    write_records(records, path, page)
     if path is not None:
         plotting.save(picture(records), path.with_suffix(".png"))
-        with whole(path.with_suffix(".md")) as partial:
-            partial.write_text(report(records) + "\n")

@@ -9,6 +9,7 @@ import jax
 import pytest
 from conftest import tiny_config
 
+from score_jax import bars
 from score_jax.build import build
 from score_jax.training import progress
 from score_jax.training.loop import train
@@ -82,7 +83,8 @@ def test_a_line_tells_the_time_left_without_that_of_compiling(clock, capsys):
 
 
 def test_a_host_that_does_not_lead_says_nothing(clock, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "leads", lambda: False)
+    for module in (progress, bars):
+        monkeypatch.setattr(module, "leads", lambda: False)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Progress(0, 10) as shown:
         shown.reached(1)

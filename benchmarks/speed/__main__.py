@@ -25,7 +25,6 @@ from benchmarks.speed.report import environment, report
 from benchmarks.speed.tasks import KINDS, tasks
 from benchmarks.speed.works import ROOT, WORKS
 from score_jax.errors import UserError
-from score_jax.files import whole
 from score_jax.main import status_of
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
@@ -109,10 +108,7 @@ def run(options: argparse.Namespace) -> None:
     text = report(records, " ".join(["python -m benchmarks.speed", *sys.argv[1:]]))
     print(text)
     path = options.json or (None if options.quick else RESULTS)
-    write_records(records, path)
-    if path is not None:
-        with whole(path.with_suffix(".md")) as partial:
-            partial.write_text(text + "\n")
+    write_records(records, path, text)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ def convolve_3x3(x: Array, kernel: Array) -> Array:
 
     x_ij [B, H, W, C] is x moved by (i - 1, j - 1), with zeros beyond the image, and K_ij [C, D] a
     matrix. The gradients are Σ x_ijᵀ ȳ for K_ij, as matrix products, and for x the same kind of
-    convolution of ȳ, with the kernel turned round. On a CPU the first is two to three times as
-    fast as XLA's, and within a loop both are ten times.
+    convolution of ȳ, with the kernel turned round. On a CPU the first is faster than XLA's by up to
+    four times, for images of 16 pixels and more by 1.8 or more (jax 0.10.2, one core); and XLA's
+    own of either are slowed down much where they stand in a loop, which these are not.
     """
     return _convolve_p.bind(x, kernel)
 

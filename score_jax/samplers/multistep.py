@@ -178,7 +178,7 @@ def adams(
     the network is asked at s, that answer corrects the step just made, as in `unipc`, and serves
     the next one. y = x/n and φ as in `probability_flow`: smooth at both ends, where α = 0 as well.
     Hairer, Nørsett & Wanner 1993, "Solving Ordinary Differential Equations I", sections III.1
-    and III.5, with steps of any length. Raises UserError unless order >= 1.
+    and III.5, with steps of any length. Raises UserError unless 1 <= order <= MOST_ANSWERS.
     """
     _require_order(order)
     times = make_times(process, grid, steps, end, denoise, start)

@@ -1,10 +1,10 @@
 """How far training is: a bar on a terminal; elsewhere, as in a log file, a line now and then."""
 
-import sys
 import time
 
 from tqdm import tqdm
 
+from score_jax.bars import bar
 from score_jax.hosts import leads
 
 EVERY = 30.0  # seconds between two lines, at least; the first and the last always come
@@ -31,15 +31,7 @@ class Progress:
 
     def make_bar(self, what: str) -> tqdm:
         """A bar that stands at this step."""
-        return tqdm(
-            desc=what,
-            initial=self.step,
-            total=self.steps,
-            unit=" steps",
-            disable=not (sys.stderr.isatty() and leads()),
-            dynamic_ncols=True,
-            leave=what != "compiling",
-        )
+        return bar(what, self.steps, " steps", begin=self.step, leave=what != "compiling")
 
     def reached(self, step: int) -> None:
         """A call of the update is done."""
