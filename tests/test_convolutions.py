@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from score_jax.models import convolutions
-from score_jax.models.convolutions import convolve, convolve_3x3, convolve_repeated
+from score_jax.models.convolutions import SAME, convolve, convolve_repeated, correlate, multiply
 from score_jax.models.initializers import initialize
 from score_jax.models.layers import Resample, ResidualBlock
 
@@ -27,11 +27,32 @@ def of_repeated(x, kernel):
     return convolve_repeated(x, kernel, (1, 1), "SAME", **AS_IS)
 
 
-PAIRS = [(convolve_3x3, plain), (of_repeated, repeated)]
+def same(x, kernel):
+    return correlate(x, kernel, SAME)
 
 
-@pytest.fixture(params=PAIRS, ids=["3x3", "repeated"])
-def pair(request, x64):
+def product(x, kernel):
+    return x @ kernel[1, 2]
+
+
+def our_product(x, kernel):
+    return multiply(x, kernel[1, 2], (((3,), (0,)), ((), ())))
+
+
+def uneven(x, kernel):
+    return correlate(x, kernel[:2], ((1, 0), (2, 1)))
+
+
+def plain_uneven(x, kernel):
+    return lax.conv_general_dilated(x, kernel[:2], (1, 1), ((1, 0), (2, 1)), **AS_IS)
+
+
+PAIRS = [(same, plain), (of_repeated, repeated), (our_product, product), (uneven, plain_uneven)]
+
+
+@pytest.fixture(params=PAIRS, ids=["3x3", "repeated", "product", "2x3"])
+def pair(request, x64, monkeypatch):
+    monkeypatch.setattr(convolutions, "WIDE", 1)
     return request.param
 
 
@@ -97,8 +118,8 @@ def test_wide_kernels_on_a_cpu_are_ours_and_all_others_xla_s(monkeypatch):
         call = lambda x, kernel: convolve(x, kernel, (1, 1), "SAME", **AS_IS)
         return primitives(call, *map(jnp.zeros, shapes))
 
-    wide, narrow = ((1, 4, 4, 128), (3, 3, 128, 128)), ((1, 4, 4, 64), (3, 3, 64, 128))
-    assert asked(*wide) == {"convolve_3x3"} and asked(*narrow) == {"conv_general_dilated"}
+    wide, narrow = ((1, 4, 4, 128), (3, 3, 128, 128)), ((1, 4, 4, 16), (3, 3, 16, 128))
+    assert asked(*wide) == {"correlate"} and asked(*narrow) == {"conv_general_dilated"}
     monkeypatch.setattr(convolutions, "on_cpu", lambda: False)
     assert asked(*wide) == {"conv_general_dilated"}
 

@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 
 from score_jax.errors import UserError, shown
-from score_jax.models.layers import Norm
+from score_jax.models.norms import Norm
 from score_jax.models.unet import UNet
 
 DEFAULTS = dict(  # of UNet2DModel
@@ -278,7 +278,7 @@ def _groups(module, widths):
     """The one number of groups that all norms have."""
     norm = Norm(module.groups, module.group_size, module.epsilon)
     joined = {a + b for a, b in zip(widths, widths[1:])} | {2 * width for width in widths}
-    found = {norm(width).num_groups for width in {*widths, *joined}}
+    found = {norm(width).groups for width in {*widths, *joined}}
     if len(found) > 1:
         groups = ", ".join(map(str, sorted(found, key=lambda n: n or 0)))
         raise UserError(

@@ -19,6 +19,7 @@ from score_jax.interop.source import Source, flattened, named, step_of, without_
 from score_jax.models.embeddings import FourierFeatures
 from score_jax.models.layers import Attention, Resample, ResidualBlock
 from score_jax.models.ncsnpp import NCSNpp
+from score_jax.models.norms import GroupNorm
 from score_jax.tensors import read
 
 NIN = (("W", "kernel", SAME), ("b", "bias", SAME))
@@ -67,7 +68,7 @@ def layers(module: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[str, str
         elif isinstance(layer, Resample):
             kind = ("fir", "Conv2d_0") if layer.fir else ("conv", "Conv_0")
             yield name, "Upsample" if layer.way == "up" else "Downsample", [(*kind, "conv")]
-        elif isinstance(layer, nn.GroupNorm):
+        elif isinstance(layer, GroupNorm):
             yield name, "GroupNorm", [("norm", "", "")]
         elif isinstance(layer, nn.Conv):
             yield name, "Conv", [("conv", "", "")]

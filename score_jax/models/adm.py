@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from score_jax.errors import UserError, unknown
 from score_jax.models.embeddings import LabelEmbedding, no_class, sinusoidal
 from score_jax.models.initializers import drawn
-from score_jax.models.layers import Norm, halved, repeated
+from score_jax.models.layers import halved, repeated
+from score_jax.models.norms import Norm
 from score_jax.models.unet import check_heads, check_unet
 
 RESAMPLE = ("block", "conv", "plain")
@@ -48,15 +49,15 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x, embedding, train):
         change = CHANGE[self.resample]
-        h = conv(change(nn.swish(norm(x.shape[-1], "norm_0")(x))), self.features, "conv_0")
+        h = norm(x.shape[-1], "norm_0", swish=True)(x)
+        h = conv(change(h), self.features, "conv_0")
         told = dense(nn.swish(embedding), (1 + self.scale_shift) * self.features, "embed")
-        told, norm_1 = told[:, None, None, :], norm(self.features, "norm_1")
+        norm_1 = norm(self.features, "norm_1", swish=True)
         if self.scale_shift:
-            scale, shift = jnp.split(told, 2, axis=-1)
-            h = norm_1(h) * (1.0 + scale) + shift
+            h = norm_1(h, jnp.split(told, 2, axis=-1))
         else:
-            h = norm_1(h + told)
-        h = nn.Dropout(self.dropout, deterministic=not train)(nn.swish(h))
+            h = norm_1(h + told[:, None, None, :])
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv(h, self.features, "conv_1", scale=0.0)
         x = change(x)
         return h + (x if x.shape[-1] == self.features else dense(x, self.features, "shortcut"))
@@ -165,7 +166,7 @@ class ADM(nn.Module):
             if level > 0:
                 h = resampled(h, "up", f"up_{level}_resample")
 
-        h = nn.swish(norm(h.shape[-1], "out_norm")(h))
+        h = norm(h.shape[-1], "out_norm", swish=True)(h)
         return conv(h, self.outputs * channels, "out", scale=0.0)
 
     def embed(self, x, c, label, train):

@@ -9,7 +9,8 @@ import flax.linen as nn
 from score_jax.errors import UserError
 from score_jax.models.embeddings import sinusoidal
 from score_jax.models.initializers import fan_in_uniform, zeros
-from score_jax.models.layers import Attention, Norm, Resample, ResidualBlock, conv, dense
+from score_jax.models.layers import Attention, Resample, ResidualBlock, conv, dense
+from score_jax.models.norms import Norm
 from score_jax.models.unet import check_unet
 
 
@@ -58,7 +59,7 @@ class Classifier(nn.Module):
         h = Attention(norm=norm, name="middle_attention")(h)
         h = residual(h, h.shape[-1], "middle_block_1")
 
-        h = nn.swish(norm(h.shape[-1], "out_norm")(h)).mean((1, 2))
+        h = norm(h.shape[-1], "out_norm", swish=True)(h).mean((1, 2))
         return dense(self.classes, init=zeros, name="logits")(h)
 
     def check(self, shape: tuple[int, ...]) -> None:

@@ -1,14 +1,14 @@
-"""What the U-Nets are made of: convolutions, normalization, attention, resampling."""
+"""What the U-Nets are made of: convolutions, blocks, attention, resampling."""
 
 import functools
-from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from score_jax.models.convolutions import convolve, convolve_repeated
-from score_jax.models.initializers import fan_avg_uniform, ones, zeros
+from score_jax.models.convolutions import convolve, convolve_repeated, multiply
+from score_jax.models.initializers import fan_avg_uniform, zeros
+from score_jax.models.norms import Norm
 from score_jax.types import Array
 
 
@@ -40,22 +40,9 @@ def dense(features: int, init=fan_avg_uniform, name=None, **options):
     return nn.Dense(features, kernel_init=init, bias_init=zeros, name=name, **options)
 
 
-@dataclass(frozen=True)
-class Norm:
-    """GroupNorm of as many groups as divide the channels, at most `groups`, of `least` channels or
-    more each. epsilon: added to the variance.
-    """
-
-    groups: int = 32
-    least: int = 4
-    epsilon: float = 1e-6
-
-    def __call__(self, channels: int, name: str | None = None) -> nn.GroupNorm:
-        most = min(self.groups, max(channels // self.least, 1))
-        groups = max(n for n in range(1, most + 1) if channels % n == 0)
-        return nn.GroupNorm(
-            groups, epsilon=self.epsilon, scale_init=ones, bias_init=zeros, name=name
-        )
+def pointwise(features: int, init=fan_avg_uniform, name=None, **options):
+    """`dense` for every pixel."""
+    return dense(features, init, name, dot_general=multiply, **options)
 
 
 class ResidualBlock(nn.Module):
@@ -76,18 +63,18 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, embedding, train):
-        h = nn.swish(self.norm(x.shape[-1], "norm_0")(x))
+        h = self.norm(x.shape[-1], "norm_0", swish=True)(x)
         if self.resample is not None:
             change = RESAMPLE[self.resample, self.fir]
             h, x = change(h), change(x)
         h = conv(self.features, name="conv_0")(h)
         if embedding is not None:
             h = h + dense(self.features, name="embed")(nn.swish(embedding))[:, None, None, :]
-        h = nn.swish(self.norm(self.features, "norm_1")(h))
+        h = self.norm(self.features, "norm_1", swish=True)(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv(self.features, init=zeros, name="conv_1")(h)
         if x.shape[-1] != self.features or self.resample is not None:
-            x = dense(self.features, name="shortcut")(x)
+            x = pointwise(self.features, name="shortcut")(x)
         return residual_sum(x, h, self.rescale)
 
 
@@ -107,10 +94,10 @@ class Attention(nn.Module):
         h = self.norm(channels, "norm")(x).reshape(batch, height * width, channels)
         shape = (batch, height * width, self.heads, channels // self.heads)
         query, key, value = (
-            dense(channels, name=name)(h).reshape(shape) for name in ("query", "key", "value")
+            pointwise(channels, name=name)(h).reshape(shape) for name in ("query", "key", "value")
         )
         h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
-        return residual_sum(x, dense(channels, init=zeros, name="out")(h), self.rescale)
+        return residual_sum(x, pointwise(channels, init=zeros, name="out")(h), self.rescale)
 
 
 class Resample(nn.Module):

@@ -9,13 +9,13 @@ from score_jax.models.initializers import fan_avg_uniform, zeros
 from score_jax.models.layers import (
     RESAMPLE,
     Attention,
-    Norm,
     Resample,
     ResidualBlock,
     conv,
     dense,
     residual_sum,
 )
+from score_jax.models.norms import Norm
 from score_jax.models.unet import check_unet
 from score_jax.types import Array
 
@@ -170,7 +170,7 @@ class NCSNpp(nn.Module):
 
     def to_image(self, h, channels, prefix, init=zeros):
         """h as an image of so many channels: norm, swish, 3x3."""
-        h = nn.swish(Norm()(h.shape[-1], f"{prefix}out_norm")(h))
+        h = Norm()(h.shape[-1], f"{prefix}out_norm", swish=True)(h)
         return conv(channels, init=init, name=f"{prefix}out")(h)
 
     def check(self, shape: tuple[int, ...]) -> None:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from score_jax.errors import UserError, unknown
 from score_jax.models.embeddings import LabelEmbedding, no_class, sinusoidal
 from score_jax.models.initializers import zeros
-from score_jax.models.layers import Attention, Norm, Resample, ResidualBlock, conv, dense
+from score_jax.models.layers import Attention, Resample, ResidualBlock, conv, dense
+from score_jax.models.norms import Norm
 
 UP_ATTENTION = ("block", "level")
 
@@ -101,7 +102,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = resample(h, "up", f"up_{level}_resample")
 
-        h = nn.swish(norm(h.shape[-1], "out_norm")(h))
+        h = norm(h.shape[-1], "out_norm", swish=True)(h)
         return conv(self.outputs * channels, init=zeros, name="out")(h)
 
     @property
