@@ -8,7 +8,7 @@ import pytest
 
 from score_jax.errors import UserError
 from score_jax.models import ADM, EDM2, MLP, MODELS, DiT, NCSNpp, NCSNv2, RefineNet, UNet
-from score_jax.models.base import as_net, count, init_params
+from score_jax.models.base import as_net, count, init_params, output_shape
 from score_jax.models.embeddings import sinusoidal
 from score_jax.models.initializers import fan_in_uniform, initialize, zeros
 from score_jax.models.layers import Attention
@@ -179,6 +179,20 @@ def test_fast_and_plain_initialization_agree_in_distribution(module, inputs):
         spread = b.std()
         assert abs(a.std() - spread) <= 5 * spread / np.sqrt(a.size)
         assert abs(a.mean() - b.mean()) <= 6 * spread / np.sqrt(a.size)
+
+
+def test_a_module_is_traced_once_for_all_that_is_asked_of_it_before_it_runs():
+    traces = []
+
+    class Traced(nn.Module):
+        @nn.compact
+        def __call__(self, x, c):
+            traces.append(x.shape)
+            return nn.Dense(3, kernel_init=fan_in_uniform, bias_init=zeros)(x)
+
+    assert count(Traced(), (2,)) == 9 and output_shape(Traced(), (2,)) == (3,)
+    init_params(Traced(), jax.random.key(0), (2,))
+    assert traces == [(1, 2)]
 
 
 def test_no_two_leaves_share_their_draw():

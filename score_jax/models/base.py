@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.models.initializers import initialize
+from score_jax.models.initializers import announced, draw
 from score_jax.predictions import Net
 from score_jax.types import Array, Key
 
@@ -93,19 +93,20 @@ def is_conditional(module: nn.Module) -> bool:
 
 def init_params(module: nn.Module, key: Key, shape: tuple[int, ...]) -> Params:
     """Initial parameters for examples of this shape, as float32 NumPy arrays."""
-    return initialize(module, key, jnp.zeros((1, *shape)), jnp.zeros((1,)))
+    return draw(key, _announced(module, shape)[1])
 
 
 def output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of the module's output for an example of this shape; computes nothing."""
-    inputs = jnp.zeros((1, *shape)), jnp.zeros((1,))
-    y, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), *inputs))
-    return y.shape[1:]
+    return _announced(module, shape)[0].shape[1:]
+
+
+def count(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """The number of the module's parameters for examples of this shape; computes nothing."""
+    leaves = jax.tree.leaves(_announced(module, shape)[1])
+    return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
 
 @functools.cache
-def count(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """The number of the module's parameters for examples of this shape; computes nothing."""
-    inputs = jnp.zeros((1, *shape)), jnp.zeros((1,))
-    params = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))["params"]
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+def _announced(module, shape):
+    return announced(module, jnp.zeros((1, *shape)), jnp.zeros((1,)))

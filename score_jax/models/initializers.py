@@ -79,16 +79,36 @@ def fan_avg_uniform(key, shape, dtype=jnp.float32):
     return drawn(0.0, float(np.sqrt(3.0 / fan_avg)), "uniform")(key, shape, dtype)
 
 
-def initialize(module: nn.Module, key: Key, *inputs) -> dict:
-    """The module's parameters, a dict of float32 NumPy arrays, for inputs of these shapes.
+def announced(module: nn.Module, *inputs) -> tuple[Any, dict]:
+    """(the shapes of what the module says, those of its parameters in their `Drawn`), for inputs of
+    these shapes; computes nothing.
 
     Raises TypeError where a parameter of the module has an initializer not from this file.
     """
-    boxed = jax.eval_shape(lambda: module.init(key, *inputs))["params"]
-    leaves, tree = jax.tree.flatten(boxed, is_leaf=lambda leaf: isinstance(leaf, Drawn))
-    if not all(isinstance(leaf, Drawn) for leaf in leaves):
+    init = lambda: module.init_with_output(jax.random.key(0), *inputs)
+    output, variables = jax.eval_shape(init)
+    leaves = jax.tree.leaves(variables["params"], is_leaf=_is_drawn)
+    if not all(map(_is_drawn, leaves)):
         raise TypeError(f"{type(module).__name__} has a parameter not initialized by this file")
+    return output, variables["params"]
+
+
+def initialize(module: nn.Module, key: Key, *inputs) -> dict:
+    """The module's parameters, a dict of float32 NumPy arrays, for inputs of these shapes.
+
+    Raises TypeError as `announced` does.
+    """
+    return draw(key, announced(module, *inputs)[1])
+
+
+def draw(key: Key, parameters: dict) -> dict:
+    """The values of what was `announced`."""
+    leaves, tree = jax.tree.flatten(parameters, is_leaf=_is_drawn)
     return jax.tree.unflatten(tree, _cut(key, leaves))
+
+
+def _is_drawn(leaf):
+    return isinstance(leaf, Drawn)
 
 
 def _cut(key, leaves):
