@@ -34,12 +34,13 @@ from score_jax.evaluation.measure import NAMES
 from score_jax.evaluation.reference import Reference
 from score_jax.experiment import Experiment
 from score_jax.files import whole
-from score_jax.main import before_jax, configured, split_overrides, status_of
+from score_jax.main import configured, split_overrides, status_of
 from score_jax.metrics.frechet import frechet_distance, frechet_distance_of_moments, moments
 from score_jax.predictions import from_score
 from score_jax.samplers import base
 from score_jax.samples import how, newest
 from score_jax.sampling import make_draw
+from score_jax.surroundings import before_jax
 from score_jax.workdir import locked, read_json, write_json
 
 EVALUATIONS = (5, 10, 20, 50, 100)

@@ -6,7 +6,6 @@ else.
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import signal
@@ -21,6 +20,7 @@ from absl import flags
 from score_jax import config as configs
 from score_jax.errors import CannotWrite, UserError, unknown
 from score_jax.signals import REQUEUE, Interrupted, exit_status
+from score_jax.surroundings import before_jax
 
 LESS = (
     "what was saved is whole. A smaller training.batch_size or evaluation.batch_size needs less, "
@@ -211,19 +211,6 @@ def _usage(values) -> str:
     return "\n".join(lines)
 
 
-def _share_arenas() -> None:
-    """Two memory arenas for all threads in place of eight a core, where libc is glibc.
-
-    XLA's threads each fill an arena of their own and keep it, which costs small runs some
-    hundred megabytes. Has to come before the first thread.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
-
-
-_M_ARENA_MAX = -8  # malloc.h
-
-
 def _start(hosts: dict[str, Any]) -> None:
     """Joins the other processes of the run, of which the leader alone prints."""
     before_jax()
@@ -232,14 +219,6 @@ def _start(hosts: dict[str, Any]) -> None:
     processes.start(**hosts)
     if not processes.leads():
         sys.stdout = open(os.devnull, "w")
-
-
-def before_jax() -> None:
-    """Sets what JAX reads from its surroundings when it is imported."""
-    _share_arenas()
-    platforms = os.environ.get("JAX_PLATFORMS")
-    if platforms and "cpu" not in platforms.split(","):
-        os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"  # schedules are made on the host
 
 
 def run(config, workdir: Path, mode: str = "train", replay_step: int | None = None) -> None:

@@ -98,7 +98,9 @@ def mean_gradient(
         return jax.lax.scan(add, zero, parts)[0]
 
     def averaged(params, *batch):
-        mean = jax.lax.pmean(summed(params, *batch), AXIS)
+        mean = summed(params, *batch)
+        if jax.lax.axis_size(AXIS) > 1:  # XLA copies what it sums, even over one device
+            mean = jax.lax.pmean(mean, AXIS)
         return mean if microbatches == 1 else jax.tree.map(lambda x: x / microbatches, mean)
 
     return averaged

@@ -16,7 +16,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
-    ("hosts", "keys", "limits", "odes", "power_ema", "signals"),
+    ("hosts", "keys", "limits", "odes", "power_ema", "signals", "surroundings"),
     ("bars", "densities", "metrics", "processes", "options", "tensors"),
     ("plotting", "predictions", "times"),
     ("parameterization", "probability_flow", "variances"),

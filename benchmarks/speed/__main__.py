@@ -26,6 +26,7 @@ from benchmarks.speed.tasks import KINDS, tasks
 from benchmarks.speed.works import ROOT, WORKS
 from score_jax.errors import UserError
 from score_jax.main import status_of
+from score_jax.surroundings import before_jax
 
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 PAIRS = {True: 2, False: 7}  # by whether it is to be quick
@@ -83,6 +84,7 @@ def tell(what: str) -> None:
 def records_of(options: argparse.Namespace) -> list[dict]:
     """Measures what the command line asks for: first where, then a record each."""
     load = os.getloadavg()[0]
+    before_jax()  # as the launcher; JAX has no threads yet
     pinned(options.threads)
     installed(options.peer)
     pairs = options.pairs or PAIRS[options.quick]

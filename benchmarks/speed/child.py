@@ -72,7 +72,7 @@ def _start_ours(name, updates):
 
     with saved(name) as path:
         config, stages = config_of(name, path), Stages()
-        from score_jax.main import before_jax
+        from score_jax.surroundings import before_jax
 
         before_jax()
         import jax

@@ -7,7 +7,8 @@ from absl import flags
 
 from score_jax import config as configs
 from score_jax.errors import UserError, unknown
-from score_jax.main import before_jax, configured, split_overrides, status_of
+from score_jax.main import configured, split_overrides, status_of
+from score_jax.surroundings import before_jax
 
 SOURCES = {
     "score_sde": "score_sde_pytorch's checkpoint_<n>.pth",
