@@ -237,6 +237,7 @@ def run(config, workdir: Path, mode: str = "train", replay_step: int | None = No
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "score_jax", "xla")
     jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # schedules are many
     experiment = leader_first(lambda: build(config))
     mode = mode if replay_step is None else "replay"
     if mode not in ("sample", "report") and not len(experiment.data.examples):

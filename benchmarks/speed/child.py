@@ -85,6 +85,7 @@ def _start_ours(name, updates):
 
         cache = Path(os.environ["XDG_CACHE_HOME"], "score_jax", "xla")  # as `main.run`
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         stages(STAGES[0])
         experiment = build(config)
     update, calls = update_step(make_update(experiment)), experiment.training.steps_per_call

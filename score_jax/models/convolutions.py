@@ -7,6 +7,8 @@ all are XLA's own. `convolve` and `convolve_repeated` are what `nn.Conv` takes a
 `conv_general_dilated`, and `multiply` what `nn.Dense` takes as `dot_general`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -110,10 +112,10 @@ def _shape(x, kernel, *, padding):
 mlir.register_lowering(_correlate_p, mlir.lower_fun(_forward, multiple_results=False))
 
 
-def _turned(kernel, padding) -> Padding:
-    """The padding by which a correlation is undone."""
+def _turned(shape, padding) -> Padding:
+    """The padding by which a correlation with a kernel of this shape is undone."""
     (above, below), (left, right) = padding
-    h, w = kernel.shape[0] - 1, kernel.shape[1] - 1
+    h, w = shape[0] - 1, shape[1] - 1
     return (h - above, h - below), (w - left, w - right)
 
 
@@ -124,14 +126,15 @@ def _after(y, x):
     return x + sign * (sign - 1.0)  # 0, which it cannot see
 
 
-def _gradient_of_kernel(y, x, kernel, padding):
+@functools.partial(jax.jit, static_argnames=("shape", "padding"))  # traced once for each shape
+def _gradient_of_kernel(y, x, shape, padding):
     """[h, w, C, D] of ȳ [B, H', W', D] and x [B, H, W, C]: xᵀ times ȳ moved the other way.
 
     With xᵀ made once, the products are of the form that XLA's libraries do best on a CPU.
     """
-    h, w, c, d = kernel.shape
+    h, w, c, d = shape
     turned = lax.optimization_barrier(_after(y, x.reshape(-1, c).T))
-    padded = jnp.pad(y, ((0, 0), *_turned(kernel, padding), (0, 0)))
+    padded = jnp.pad(y, ((0, 0), *_turned(shape, padding), (0, 0)))
 
     def part(ij):  # one after the other: each needs a copy of ȳ
         start = (0, h - 1 - ij // w, w - 1 - ij % w, 0)
@@ -146,8 +149,8 @@ def _gradient_of_kernel(y, x, kernel, padding):
 def _transpose(y, x, kernel, *, padding):
     if ad.is_undefined_primal(x):
         back = _after(y, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-        return correlate(y, back, _turned(kernel, padding)), None
-    return None, _gradient_of_kernel(y, x, kernel.aval, padding)
+        return correlate(y, back, _turned(kernel.shape, padding)), None
+    return None, _gradient_of_kernel(y, x, kernel.aval.shape, padding)
 
 
 ad.primitive_transposes[_correlate_p] = _transpose

@@ -4,8 +4,8 @@ What its gradient needs is made again from what came in: on a CPU this takes hal
 half of the memory of the same with everything kept (see docs/speed.md).
 """
 
+import functools
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -36,12 +36,17 @@ class GroupNorm(nn.Module):
         if told is not None:
             a, b = told
             scale, bias = scale * (1.0 + a), bias * (1.0 + a) + b
-        options: dict[str, Any] = dict(groups=self.groups, epsilon=self.epsilon, swish=self.swish)
-        norm = jax.checkpoint(partial(group_norm, **options))
+        norm = _forgetful(self.groups, self.epsilon, self.swish)
         if len(x) == 1:  # with a dimension less XLA's sums on a CPU are ten times as fast
             return norm(x[0], scale.reshape(-1), bias.reshape(-1))[None]
         told_each = None if told is None else 0
         return jax.vmap(norm, (0, told_each, told_each))(x, scale, bias)
+
+
+@functools.cache  # so that JAX knows it again, and need not trace it again
+def _forgetful(groups, epsilon, swish):
+    options: dict[str, Any] = dict(groups=groups, epsilon=epsilon, swish=swish)
+    return jax.checkpoint(functools.partial(group_norm, **options))
 
 
 def group_norm(

@@ -60,9 +60,15 @@ def create(experiment: Experiment) -> TrainState:
     """The state before the first update, on all devices of this host."""
     key = stream(experiment.training.seed, "parameters")
     params = init_params(experiment.module, key, experiment.input_shape)
-    opt_state = make_optimizer(experiment.training).init(params)
+    opt_state = _zeros(make_optimizer(experiment.training).init, params)
     averages = (params,) * len(experiment.training.power_ema or ())
     return replicated(TrainState(np.int32(0), params, params, opt_state, averages))
+
+
+def _zeros(init, params):
+    """init(params), where that is zeros, as Adam's state is, without compiling any."""
+    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    return jax.tree.map(zeros, jax.eval_shape(init, params))
 
 
 def step_key(options: Training, step: Integer) -> Key:
