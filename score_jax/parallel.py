@@ -54,7 +54,9 @@ def in_batches(fn: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
             if not waited(result, functools.partial(progress, begin / n)):
                 return None
             found.append(jax.tree.map(join, result))
-            progress(min(1.0, (begin + size) / n))
+            done = min(1.0, (begin + size) / n)
+            if progress(done) is False and done < 1.0:
+                return None
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
 
     return apply

@@ -109,11 +109,13 @@ def make_draw(
     def draw(params, indices, progress=lambda fraction: None):
         nonlocal calibrated
         if calibrated[0] is not params:
-            calibrated = params, calibrate((params, guide), progress)
+            schedule = calibrate((params, guide), progress)
+            if schedule is None:
+                return None
+            calibrated = params, schedule
+            if sampler.calibrate and progress(0.0) is False:
+                return None
         params, schedule = (params, guide), calibrated[1]
-        if schedule is None:
-            calibrated = None, None
-            return None
         indices = np.asarray(list(indices), np.int32)
         batches = -(-len(indices) // batch_size)
         samples, evaluations = [], []

@@ -207,7 +207,7 @@ def test_drawing_can_be_stopped_while_it_calibrates():
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
     seen = []
     assert make_draw(experiment, 100)(params, range(5), lambda f: seen.append(f) or False) is None
-    assert seen == [0.0]
+    assert set(seen) == {0.0}  # none of the steps was made
 
 
 def test_a_config_trains_and_samples_with_it(tmp_path):
