@@ -17,9 +17,7 @@ from jax.interpreters import ad, batching, mlir
 
 from score_jax.types import Array
 
-WIDE = (
-    32  # channels, from which our gradients are as fast as XLA's or faster (measured, jax 0.10.2)
-)
+WIDE = 32  # channels, from which our gradients are as fast as XLA's or faster (jax 0.10.2)
 ONE, SAME = ((0, 0), (0, 0)), ((1, 1), (1, 1))  # zeros around the image that keep its size
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
