@@ -81,7 +81,7 @@ def correlate(x: Array, kernel: Array, padding: Padding) -> Array:
     x_ij [B, H', W', C] is the part of x, with `padding` zeros above and below, left and right, that
     begins at (i, j), and K_ij [C, D] a matrix. The gradients are Σ x_ijᵀ ȳ for K_ij, as matrix
     products, and for x the same kind of thing of ȳ, with the kernel turned round. On a CPU the
-    first is faster than XLA's by up to 1.6 times where there are 128 channels (jax 0.10.2, one
+    first is faster than XLA's by up to 1.4 times where there are 128 channels (jax 0.10.2, one
     core), and XLA's own of either are slowed down much where they stand in a loop: not these.
     """
     return _correlate_p.bind(x, kernel, padding=padding)
@@ -119,7 +119,7 @@ def _turned(shape, padding) -> Padding:
 
 def _after(y, x):
     """x, once y is known. XLA would otherwise make ready for all gradients before the first one,
-    and hold it all: 230 MB of the 790 that an update of ddpm_cifar took."""
+    and hold it all: 265 MB of the 787 that an update of ddpm_cifar took."""
     sign = jnp.signbit(y[0, 0, 0, 0]).astype(x.dtype)
     return x + sign * (sign - 1.0)  # 0, which it cannot see
 
