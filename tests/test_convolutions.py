@@ -56,11 +56,11 @@ def pair(request, x64, monkeypatch):
     return request.param
 
 
-@pytest.fixture
-def arrays(x64):
-    """x [2, 8, 6, 5] and a kernel [3, 3, 5, 4]."""
+@pytest.fixture(params=[(8, 6), (2, 2), (2, 1), (1, 1)], ids=["8x6", "2x2", "2x1", "1x1"])
+def arrays(request, x64):
+    """x [2, H, W, 5] and a kernel [3, 3, 5, 4], larger than most of these images."""
     return (
-        jax.random.normal(jax.random.key(0), (2, 8, 6, 5)),
+        jax.random.normal(jax.random.key(0), (2, *request.param, 5)),
         jax.random.normal(jax.random.key(1), (3, 3, 5, 4)),
     )
 
@@ -119,9 +119,19 @@ def test_wide_kernels_on_a_cpu_are_ours_and_all_others_xla_s(monkeypatch):
         return primitives(call, *map(jnp.zeros, shapes))
 
     wide, narrow = ((1, 4, 4, 128), (3, 3, 128, 128)), ((1, 4, 4, 16), (3, 3, 16, 128))
+    small = (1, 2, 2, 16), (3, 3, 16, 16)
     assert asked(*wide) == {"correlate"} and asked(*narrow) == {"conv_general_dilated"}
+    assert asked(*small) == {"correlate"}
     monkeypatch.setattr(convolutions, "on_cpu", lambda: False)
-    assert asked(*wide) == {"conv_general_dilated"}
+    assert asked(*wide) == asked(*small) == {"conv_general_dilated"}
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_no_convolution_is_left_to_xla_where_the_kernel_is_larger_than_the_image(side):
+    """It would exchange the two, which is slow."""
+    arrays = jnp.ones((2, side, side, 8)), jnp.ones((3, 3, 8, 8))
+    compiled = jax.jit(jax.grad(lambda x, k: jnp.sum(same(x, k) ** 2), (0, 1))).lower(*arrays)
+    assert "convolution" not in compiled.as_text()
 
 
 def test_layers_have_the_gradients_on_a_cpu_that_they_have_elsewhere(monkeypatch, x64):
