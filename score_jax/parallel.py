@@ -20,7 +20,7 @@ from score_jax.errors import UserError
 from score_jax.types import Array
 
 AXIS = "devices"
-PATIENCE = 0.002  # seconds between two looks at whether the devices are done
+PATIENCE = 0.002  # seconds, at most, between two looks at whether the devices are done
 
 
 def over_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,12 +66,14 @@ def waited(tree: Any, progress: Callable[[], Any]) -> bool:
     """Waits for what the devices compute; False as soon as progress() is, which is asked meanwhile.
 
     Signals are heard while it waits: a call into XLA would keep them from Python until it is done.
+    It looks the more often the less it has waited.
     """
+    began = time.perf_counter()
     for leaf in jax.tree.leaves(tree):
         while not leaf.is_ready():
             if progress() is False:
                 return False
-            time.sleep(PATIENCE)
+            time.sleep(min(PATIENCE, 1e-5 + (time.perf_counter() - began) / 10))
     return True
 
 

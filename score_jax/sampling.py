@@ -6,6 +6,7 @@
 Sample i depends on the evaluation's seed and on i alone.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from score_jax.samplers import base
 from score_jax.types import Array, Key
 from score_jax.variances import eps_errors
 
-PIECES = 50  # a batch's loop is cut into at most so many calls, for progress and for stopping
+PIECE = 0.1  # seconds that a call takes, in which a batch's loop advances: for progress and stops
 CALIBRATION = 1_000  # training examples that a sampler which is to be calibrated is shown
 
 
@@ -102,12 +103,12 @@ def make_draw(
 
     start, advance = make_steps(experiment)
     finish = over_examples(finish)
-    pieces = np.linspace(0, sampler.steps, max(1, min(PIECES, sampler.steps)) + 1).astype(np.int32)
     calibrate = make_calibrate(experiment, batch_size)
     calibrated: tuple[Any, Any] = None, None  # the last parameters, and the schedule for them
+    steps = 1  # of the next call
 
     def draw(params, indices, progress=lambda fraction: None):
-        nonlocal calibrated
+        nonlocal calibrated, steps
         if calibrated[0] is not params:
             schedule = calibrate((params, guide), progress)
             if schedule is None:
@@ -123,13 +124,17 @@ def make_draw(
             index = np.resize(indices[b * batch_size : (b + 1) * batch_size], batch_size)
             index, label = split(index), split(experiment.labels(index))
             run = start(None, index)
-            for p, (begin, end) in enumerate(zip(pieces[:-1], pieces[1:])):
-                run = advance((params, schedule, begin, end), index, label, run)
-                share = lambda q, b=b: (b + q / (len(pieces) - 1)) / batches
-                if not waited(run, partial(progress, share(p))):
+            share = lambda step, b=b: (b + step / sampler.steps) / batches
+            end = 0
+            while end < sampler.steps:
+                begin, end, began = end, min(end + steps, sampler.steps), time.perf_counter()
+                piece = np.int32(begin), np.int32(end)
+                run = advance((params, schedule, *piece), index, label, run)
+                if not waited(run, partial(progress, share(begin))):
                     return None
-                if progress(share(p + 1)) is False:
+                if progress(share(end)) is False:
                     return None
+                steps = _as_long_as_a_piece(steps, time.perf_counter() - began)
             x, asked = finish(params, label, run)
             samples.append(join(x))
             evaluations.append(join(asked))
@@ -138,6 +143,13 @@ def make_draw(
         return Drawn(experiment.encoding.decode(np.nan_to_num(x)), asked, finite)
 
     return draw
+
+
+def _as_long_as_a_piece(steps: int, took: float) -> int:
+    """Steps for the next call, after one of so many that took so many seconds."""
+    if took < PIECE / 2:
+        return 2 * steps
+    return max(1, steps // 2) if took > 2 * PIECE else steps
 
 
 def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any]:

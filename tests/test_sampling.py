@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_images, write_config
 
+from score_jax import sampling
 from score_jax.build import build
 from score_jax.main import main
 from score_jax.models.base import init_params
@@ -22,12 +23,25 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn_or_batched():
     assert len(np.unique(twenty.round(4), axis=0)) == 20
 
 
-def test_progress_runs_to_the_end():
-    experiment = build(tiny_config())
+def drawn_in_pieces(monkeypatch, seconds):
+    """(samples, the progress that was told) where a call is to take so many seconds."""
+    monkeypatch.setattr(sampling, "PIECE", seconds)
+    experiment, seen = build(tiny_config()), []
     params = init_params(experiment.module, jax.random.key(0), experiment.data.shape)
-    seen = []
-    make_draw(experiment, 8)(params, range(20), seen.append)
+    return make_draw(experiment, 8)(params, range(20), seen.append).samples, seen
+
+
+def test_progress_runs_to_the_end(monkeypatch):
+    _, seen = drawn_in_pieces(monkeypatch, 0.0)
     assert seen == sorted(seen) and len({*seen, 0.0}) == 34 and seen[-1] == pytest.approx(1.0)
+
+
+def test_short_steps_go_together_into_calls_and_nothing_else_changes(monkeypatch):
+    one_by_one, _ = drawn_in_pieces(monkeypatch, 0.0)
+    together, seen = drawn_in_pieces(monkeypatch, 1e6)
+    np.testing.assert_array_equal(together, one_by_one)
+    done = sorted({round(33 * share) for share in seen} - {0})
+    assert done == [1, 3, 7, 11, 22, 33]  # 1, 2, 4 and 4 steps of the first batch, then all of one
 
 
 def test_images_come_out_as_bytes():

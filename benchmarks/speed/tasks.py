@@ -82,7 +82,7 @@ def forward(of: Subject) -> Task:
 
 def ancestral(of: Subject) -> Task:
     """Samples by the reverse chain, from noise to bytes."""
-    sampler, process, n = of.experiment.sampler, of.experiment.process, of.work.batch
+    sampler, process, n = of.experiment.sampler, of.experiment.process, of.work.drawn
     other = None
     if of.net is not None:
         from benchmarks.speed import theirs
@@ -96,7 +96,7 @@ def ancestral(of: Subject) -> Task:
         other = theirs.ancestral(of.module, of.net, shape, *tables)
     run = ours.drawing(of.experiment, of.params)
     evaluations = sampler.steps + 1
-    title = f"{of.work.title}, {evaluations} evaluations"
+    title = f"{of.work.titled(n)}, {evaluations} evaluations"
     flops = ours.flops(of.experiment, of.params, n) * evaluations
     return Task("ancestral", title, "samples", n, repeated(run), repeated(other), flops)
 

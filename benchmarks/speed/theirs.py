@@ -170,7 +170,7 @@ def ancestral(
     rows: np.ndarray,
     curves: np.ndarray,
 ) -> Callable[[], Any]:
-    """The reverse chain of samples [N, H, W, C].
+    """The reverse chain of images [N, H, W, C], clipped and made bytes, or of points [N, D].
 
     rows: (a, b, c) of every step, x ← a x + b x0 + c z. curves: (level, α, σ) of every time at
     which the network is asked, one more than there are steps.
@@ -185,11 +185,14 @@ def ancestral(
 
         def x0_of(x, level, alpha, sigma):
             eps = net(x, torch.full((len(x),), level))
-            return ((x - sigma * eps) / alpha).clamp(-1.0, 1.0)
+            x0 = (x - sigma * eps) / alpha
+            return x0.clamp(-1.0, 1.0) if len(shape) == 4 else x0
 
         for (a, b, c), at in zip(steps, told):
             x = a * x + b * x0_of(x, *at) + c * torch.randn_like(x)
         x = x0_of(x, *told[-1])
+        if len(shape) == 2:
+            return x.numpy()
         return ((x + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
     return run

@@ -34,18 +34,27 @@ class Work(NamedTuple):
 
     @property
     def batch(self) -> int:
-        """Examples at a time, in training and drawing."""
+        """Examples at a time, in training."""
         return self.changes["training"]["batch_size"]
 
     @property
+    def drawn(self) -> int:
+        """Examples at a time, in drawing."""
+        return self.changes["evaluation"]["samples"]
+
+    @property
     def title(self) -> str:
-        """For a table."""
-        return f"{self.network}, {'x'.join(map(str, self.shape))}, batch {self.batch}"
+        """For a table of training."""
+        return self.titled(self.batch)
+
+    def titled(self, batch: int) -> str:
+        """For a table, of so many examples at a time."""
+        return f"{self.network}, {'x'.join(map(str, self.shape))}, batch {batch}"
 
 
-def of_batch(n: int, **more: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The changes that make n examples a batch of everything."""
-    evaluation = dict(features="none", allow_fewer=True, samples=n, batch_size=n)
+def of_batch(n: int, drawn: int, **more: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The changes that make n examples a batch of everything, and `drawn` one that is drawn."""
+    evaluation = dict(features="none", allow_fewer=True, samples=drawn, batch_size=drawn)
     likelihood = dict(examples=n, batch_size=n)
     sections: dict[str, dict[str, Any]] = dict(
         training=dict(batch_size=n), evaluation=evaluation, likelihood=likelihood
@@ -61,7 +70,7 @@ WORKS = {
         (32, 32, 3),
         1,
         ("step", "forward", "ancestral"),
-        of_batch(8, sampler=dict(steps=10)),
+        of_batch(8, 8, sampler=dict(steps=10)),
     ),
     "small": Work(
         "ddpm_digits",
@@ -73,6 +82,7 @@ WORKS = {
         # group_size: diffusers has the same number of groups in all norms
         of_batch(
             32,
+            16,
             model=dict(multipliers=(1, 2, 2), attention=(4, 2), group_size=1),
             likelihood=dict(trace="rademacher", rtol=1e-3, atol=1e-3),
         ),
@@ -84,7 +94,23 @@ WORKS = {
         (2,),
         300,
         ("step", "forward", "likelihood"),
-        of_batch(256, likelihood=dict(trace="exact")),
+        of_batch(256, 256, likelihood=dict(trace="exact")),
+    ),
+    "chain": Work(
+        "flow_toy",
+        "MLP",
+        66_690,
+        (2,),
+        300,
+        ("ancestral",),
+        of_batch(
+            16,
+            16,
+            process=dict(name="ddpm", levels=1000, beta_min=1e-4, beta_max=0.02),
+            parameterization=dict(view="eps", condition="level"),
+            loss=dict(law="ladder", draws="independent", view="eps"),
+            sampler=dict(name="ancestral", steps=100, grid="ladder", variance="small"),
+        ),
     ),
 }
 

@@ -2,9 +2,10 @@
 
 On a CPU four things are done otherwise than XLA would, with the same result up to rounding: the
 gradient of a kernel is a matrix product for each of its pixels, that of its input is a convolution
-that goes forward, a convolution of repeated pixels is four of the pixels themselves, and one of an
-image smaller than the kernel a matrix product. Elsewhere all are XLA's own. `convolve` and `convolve_repeated` are what `nn.Conv` takes as
-`conv_general_dilated`, and `multiply` what `nn.Dense` takes as `dot_general`.
+that goes forward, one of repeated pixels is four of the pixels themselves, and one of an image
+smaller than the kernel is a matrix product. Elsewhere all are XLA's own. `convolve` and
+`convolve_repeated` are what `nn.Conv` takes as `conv_general_dilated`, and `multiply` what
+`nn.Dense` takes as `dot_general`.
 """
 
 import functools
@@ -114,7 +115,7 @@ def _by_one_matrix(x, kernel, padding):
     XLA exchanges an image and a kernel that is larger, and then takes 12 times as long for 3x3 on
     2x2 with 64 channels (jax 0.10.2).
     """
-    (b, h, w, c), d = x.shape, kernel.shape[3]
+    b, h, w, _ = x.shape
     y = _shape_of(x, kernel, padding)
     # the weight of x's pixel p in y's pixel i is K_{p - i + before}, and 0 beyond the kernel
     ends = [
@@ -125,7 +126,7 @@ def _by_one_matrix(x, kernel, padding):
     kernel = jnp.pad(kernel, (*ends, (0, 0), (0, 0)))
     rows = [above + padding[0][0] - i for i in range(y[1])]
     columns = [left + padding[1][0] - j for j in range(y[2])]
-    parts = [kernel[i : i + h, j : j + w].reshape(-1, d) for i in rows for j in columns]
+    parts = [kernel[i : i + h, j : j + w].reshape(-1, y[3]) for i in rows for j in columns]
     return (x.reshape(b, -1) @ jnp.concatenate(parts, axis=1)).reshape(y)
 
 
