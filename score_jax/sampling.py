@@ -134,7 +134,8 @@ def make_draw(
                     return None
                 if progress(share(end)) is False:
                     return None
-                steps = _as_long_as_a_piece(steps, time.perf_counter() - began)
+                took = time.perf_counter() - began
+                steps = max(1, int(PIECE * (end - begin) / took))
             x, asked = finish(params, label, run)
             samples.append(join(x))
             evaluations.append(join(asked))
@@ -143,13 +144,6 @@ def make_draw(
         return Drawn(experiment.encoding.decode(np.nan_to_num(x)), asked, finite)
 
     return draw
-
-
-def _as_long_as_a_piece(steps: int, took: float) -> int:
-    """Steps for the next call, after one of so many that took so many seconds."""
-    if took < PIECE / 2:
-        return 2 * steps
-    return max(1, steps // 2) if took > 2 * PIECE else steps
 
 
 def make_calibrate(experiment: Experiment, batch_size: int) -> Callable[..., Any]:

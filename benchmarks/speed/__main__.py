@@ -2,7 +2,7 @@
 
 --what step forward ancestral annealed likelihood data    # these unless others are named
 --what startup memory scaling     # minutes each: in processes of their own
---work cifar small toy chain            # the networks, all unless some are named
+--work cifar small toy chain      # the networks, all unless some are named
 --peer torch, --peer diffusers    # the same work in PyTorch; U-Nets are diffusers' only
 --threads 1                       # one core, for ours and theirs
 --pairs 7                         # rounds in which theirs follows ours
