@@ -9,6 +9,7 @@ and example.
 
 import jax
 
+from score_jax.threefry import unrolled
 from score_jax.types import Key
 
 PURPOSES = {"parameters": 0, "steps": 1, "samples": 2, "data": 3, "calibration": 4, "likelihood": 5}
@@ -17,4 +18,4 @@ PURPOSES |= {"held_out": 6, "bound": 7, "observation": 8}
 
 def stream(seed: int, purpose: str) -> Key:
     """The key of one purpose, one of PURPOSES, under a seed."""
-    return jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose])
+    return jax.random.fold_in(unrolled(jax.random.key(seed)), PURPOSES[purpose])

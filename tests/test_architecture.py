@@ -16,7 +16,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 LAYERS = (
     ("errors", "files", "types"),
-    ("hosts", "keys", "limits", "odes", "power_ema", "signals", "surroundings"),
+    ("hosts", "keys", "limits", "odes", "power_ema", "signals", "surroundings", "threefry"),
     ("bars", "densities", "metrics", "processes", "options", "tensors"),
     ("plotting", "predictions", "times"),
     ("parameterization", "probability_flow", "variances"),
@@ -32,6 +32,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # Besides what lies below it, and itself, a room may import these of its own layer.
 NEIGHBORS = {
     "odes": {"limits"},
+    "keys": {"threefry"},
     "experiment": {"given"},
     "classifying": {"experiment"},
     "build": {"given", "experiment", "classifying"},

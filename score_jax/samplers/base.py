@@ -23,6 +23,7 @@ from score_jax.errors import UserError, unknown
 from score_jax.limits import check_at_most
 from score_jax.predictions import PredictFn
 from score_jax.processes import GaussianProcess, sample_prior, start_time
+from score_jax.threefry import unrolled
 from score_jax.times import GRIDS, on_host
 from score_jax.types import Array, Given, Integer, Key
 
@@ -116,7 +117,7 @@ class _Counted:
 
 def start(key: Key, process: GaussianProcess, sampler: Sampler, shape: tuple[int, ...]) -> Run:
     """The run before the first step: at a draw from N(0, σ(start)² I), or at sampler.first."""
-    key = jax.random.fold_in(key, sampler.steps)
+    key = jax.random.fold_in(unrolled(key), sampler.steps)
     first = sampler.first or (lambda key, shape: sample_prior(key, process, shape, sampler.start))
     x = first(key, shape)
     return Run(sampler.init(x), jnp.zeros((), jnp.int32))
@@ -137,7 +138,7 @@ def advance(
         )
     if sampler.steps == 0:
         return run
-    dtype = jnp.result_type(float)
+    key, dtype = unrolled(key), jnp.result_type(float)
     schedule = tuple(jnp.asarray(c, dtype) for c in sampler.schedule)
 
     def body(i, run):
