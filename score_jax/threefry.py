@@ -8,6 +8,7 @@ the numbers nor vectorize. Here it is written out: an annealed Langevin step of 
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def _split(key: UInt[Array, "2"], shape: tuple[int, ...]) -> UInt[Array, "... 2"
     return jnp.stack(_hashed(key, *_places(shape)), axis=-1)
 
 
-def _fold_in(key: UInt[Array, "2"], data: Array) -> UInt[Array, "2"]:
+def _fold_in(key: UInt[Array, "2"], data: Any) -> UInt[Array, "2"]:
     return jnp.stack(_hashed(key, jnp.uint32(0), data.astype(jnp.uint32)))
 
 

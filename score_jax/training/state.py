@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from score_jax.experiment import Experiment
 from score_jax.keys import stream
@@ -16,6 +15,7 @@ from score_jax.power_ema import decay as power_decay
 from score_jax.power_ema import exponent
 from score_jax.sections import Training
 from score_jax.times import DRAWS
+from score_jax.training.optimizer import descent, first_moments, global_norm
 from score_jax.types import Array, Integer, Key, Scalar
 
 
@@ -46,21 +46,11 @@ def learning_rate(options: Training, step: Scalar) -> Array:
     return options.learning_rate * jnp.minimum(1.0, (step + 1.0) / max(options.warmup, 1))
 
 
-def make_optimizer(options: Training) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015, algorithm 1), after clipping by the global norm where asked for.
-
-    The learning rate is not part of its state: it comes from the config at every step.
-    """
-    clip = optax.identity() if options.clip is None else optax.clip_by_global_norm(options.clip)
-    adam = optax.scale_by_adam(options.beta1, options.beta2, options.adam_eps)
-    return optax.chain(clip, adam)
-
-
 def create(experiment: Experiment) -> TrainState:
     """The state before the first update, on all devices of this host."""
     key = stream(experiment.training.seed, "parameters")
     params = init_params(experiment.module, key, experiment.input_shape)
-    opt_state = _zeros(make_optimizer(experiment.training).init, params)
+    opt_state = _zeros(first_moments, params)
     averages = (params,) * len(experiment.training.power_ema or ())
     return replicated(TrainState(np.int32(0), params, params, opt_state, averages))
 
@@ -113,29 +103,34 @@ def make_gradient(experiment: Experiment) -> Callable[..., tuple[Array, Any]]:
 
 def averaged(average: Params, params: Params, decay: Scalar) -> Params:
     """decay average + (1 - decay) params."""
-    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
+    return jax.tree.map(lambda a, p: _between(decay, a, p), average, params)
+
+
+@jax.jit
+def _between(decay, a, p):
+    return decay * a + (1.0 - decay) * p
 
 
 def make_update(experiment: Experiment) -> Callable[..., tuple[TrainState, Metrics]]:
     """update(state, (examples, labels, positions)) -> (state, metrics), on a device's share.
 
-    params becomes params - learning_rate Adam(gradient), brought to magnitude 1 where the network
-    asks for it (`EDM2.normalized`). ema, and the averages likewise at a decay of their own, becomes
-    `averaged` with it at the decay min(training.ema, (1 + n)/(10 + n)) after n updates.
+    params becomes params - learning_rate Adam(min(1, clip/|gradient|) gradient), brought to
+    magnitude 1 where the network asks for it (`EDM2.normalized`). ema becomes `averaged` with it at
+    the decay min(training.ema, (1 + n)/(10 + n)) after n updates, and so do the averages, each at a
+    decay of its own.
 
     Where training.non_finite is "skip" an update whose loss or gradient is infinite or not a
     number leaves everything but the step as it was.
     """
     options, gradient = experiment.training, make_gradient(experiment)
-    optimizer = make_optimizer(options)
     gammas = [exponent(sigma_rel) for sigma_rel in options.power_ema or ()]
     settle = getattr(experiment.module, "normalized", lambda params: params)  # EDM2's
 
     def update(state, batch):
         value, grads = gradient(state, batch)
-        metrics = Metrics(value, optax.tree.norm(grads))
+        metrics = Metrics(value, global_norm(grads))
 
-        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        direction, opt_state = descent(options, grads, metrics.grad_norm, state.opt_state)
         rate = learning_rate(options, state.step)
         params = settle(jax.tree.map(lambda p, d: p - rate * d, state.params, direction))
 
