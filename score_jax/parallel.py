@@ -188,7 +188,8 @@ def replicated(tree: Any) -> Any:
 
     def one(leaf):
         leaf = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
-        copies = [jnp.array(leaf, copy=True, device=device) for device in devices]
+        shared = [jax.device_put(leaf, device) for device in devices]  # a CPU's with NumPy
+        copies = [jax.device_put(x, x.sharding, may_alias=False) for x in shared]
         return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
 
     return jax.tree.map(one, tree)

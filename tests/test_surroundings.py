@@ -25,3 +25,21 @@ def test_memory_that_was_freed_is_there_when_as_much_is_wanted_again():
     words = [sys.executable, "-c", TWICE.format(size=SIZE)]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert int(told) < SIZE / PAGE / 100
+
+
+SEARCHES = """
+import gc
+from score_jax.surroundings import before_jax
+before_jax()
+searches = lambda: sum(generation["collections"] for generation in gc.get_stats())
+before, kept = searches(), [[] for _ in range({number})]
+print(searches() - before)
+"""
+
+
+@pytest.mark.parametrize("number, least, most", [(40_000, 0, 1), (400_000, 2, 12)])
+def test_garbage_is_looked_for_seldom_and_not_never(number, least, most):
+    """Python would look 57 times in making 40,000 objects, as many as a small jaxpr has."""
+    words = [sys.executable, "-c", SEARCHES.format(number=number)]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert least <= int(told) <= most

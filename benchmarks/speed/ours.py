@@ -21,7 +21,7 @@ from score_jax.samplers import SAMPLERS
 from score_jax.samplers.base import Sampler, sample
 from score_jax.sampling import make_draw
 from score_jax.training.loop import Batches
-from score_jax.training.state import create, make_update
+from score_jax.training.state import create, make_update, step_key
 
 Run = Callable[[], Any]
 
@@ -105,16 +105,18 @@ def likelihood(experiment: Experiment) -> Callable[[], Likelihood]:
 
 def reading(experiment: Experiment, batches: int) -> Run:
     """So many batches cut from the data, taken to the device, mirrored and scaled there."""
-    cut = Batches(experiment)
-    encode = over_examples(
-        lambda key, x, place: experiment.encoding.encode(jax.random.fold_in(key, place), x)
-    )
+    cut, options = Batches(experiment), experiment.training
+
+    def example(step, x, place):
+        key = jax.random.fold_in(step_key(options, step), place)
+        return experiment.encoding.encode(key, x)
+
+    encode = over_examples(example)
 
     def run():
         for step in range(batches):
             x, _, places = cut(step, 1)
-            key = jax.random.fold_in(jax.random.key(0), step)
-            jax.block_until_ready(encode(key, x[:, 0], places[:, 0]))
+            jax.block_until_ready(encode(np.int32(step), x[:, 0], places[:, 0]))
 
     return run
 
