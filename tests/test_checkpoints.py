@@ -1,5 +1,6 @@
 """Checkpoints: whole, or said to be damaged and passed over, whatever happens to their files."""
 
+import contextlib
 import json
 import os
 import resource
@@ -157,24 +158,28 @@ def test_a_checkpoint_has_no_name_before_it_has_its_checksums(experiment, tmp_pa
     assert len(sums) == len(files) - 1 == len(seen)
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """No file may grow beyond 100 bytes."""
+    """No file may grow beyond 100 bytes, within this and not in what pytest says afterwards."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_is_full_stops_the_saving_and_spares_what_was_saved(
-    full_disk, experiment, tmp_path
-):
+def test_a_disk_that_is_full_stops_the_saving_and_spares_what_was_saved(experiment, tmp_path):
     folder = saved(experiment, tmp_path, 3)
     before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-    with Checkpoints(tmp_path, experiment.training) as checkpoints:
-        full_disk()
-        with pytest.raises(CannotSave, match="step 7 in .*That of step 3 is whole"):
-            checkpoints.save(state_of(experiment, 7), [])
-            checkpoints.wait()
+    state, whole = state_of(experiment, 7), "step 7 in .*That of step 3 is whole"
+    with (
+        Checkpoints(tmp_path, experiment.training) as checkpoints,
+        full_disk(),
+        pytest.raises(CannotSave, match=whole),
+    ):
+        checkpoints.save(state, [])
+        checkpoints.wait()
     assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
 
 

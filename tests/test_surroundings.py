@@ -27,6 +27,27 @@ def test_memory_that_was_freed_is_there_when_as_much_is_wanted_again():
     assert int(told) < SIZE / PAGE / 100
 
 
+GIVEN = """
+from pathlib import Path
+from score_jax.surroundings import before_jax, give_back
+before_jax()
+held = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+large, small = bytearray({size}), bytearray(10)
+large[::4096] = b"x" * len(large[::4096])
+del large
+before = held()
+give_back()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that keeps memory")
+def test_memory_that_was_kept_can_be_given_back():
+    words = [sys.executable, "-c", GIVEN.format(size=SIZE)]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert int(told) > 0.9 * SIZE / PAGE
+
+
 SEARCHES = """
 import gc
 from score_jax.surroundings import before_jax

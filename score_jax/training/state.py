@@ -56,8 +56,8 @@ def create(experiment: Experiment) -> TrainState:
 
 
 def _zeros(init, params):
-    """init(params), where that is zeros, as Adam's state is, without compiling any."""
-    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    """init(params), where that is zeros, as Adam's state is, in no memory of their own."""
+    zeros = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
     return jax.tree.map(zeros, jax.eval_shape(init, params))
 
 
