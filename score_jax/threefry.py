@@ -37,7 +37,7 @@ def unrolled(key: Key) -> Key:
 
 @jax.jit(inline=True)
 def _hashed(key: UInt[Array, "2"], high: UInt[Array, "..."], low: UInt[Array, "..."]) -> Words:
-    """Threefry-2x32 of 20 rounds, of a counter of two words (Salmon et al. 2011, section 3.3)."""
+    """Threefry-2x32 of 20 rounds, of a counter of two words (Salmon, Moraes, Dror & Shaw 2011)."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY))
     x, y = high + keys[0], low + keys[1]
     for turn in range(5):
