@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax.parallel import replicated
+from score_jax.parallel import replicated, update_step
 
 
 def aligned(shape):
@@ -35,3 +35,18 @@ def test_what_is_donated_leaves_its_sources_as_they_were():
     jax.block_until_ready(jax.jit(lambda x, y: (x + 5, y + 5), donate_argnums=(0, 1))(*state))
     assert all(array.is_deleted() for array in state)
     assert (numpy == 1.0).all() and (np.asarray(ours) == 2.0).all()
+
+
+def test_an_update_is_traced_once_though_it_is_compiled_before_its_first_call():
+    traced = []
+
+    def update(state, batch):
+        traced.append(batch.shape)
+        return state + 1.0, state
+
+    step, state = update_step(update), replicated(np.float32(0))
+    batches = np.zeros((jax.local_device_count(), 1, 4), np.float32)
+    for _ in range(3):
+        state, before = step(state, batches)
+    assert traced == [(4,)]
+    assert (float(state), before.tolist()) == (3.0, [2.0])
