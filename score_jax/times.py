@@ -229,7 +229,7 @@ def _through(process, logsnrs, start, end):
 def on_host(fn: Callable[..., Any], *times: Real[Given, " n"]) -> Any:
     """fn of scalar times, at arrays of them, in float64 on the host: how coefficients are made."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        out = jax.vmap(fn)(*(jnp.asarray(t, jnp.float64) for t in times))
+        out = jax.jit(jax.vmap(fn))(*(jnp.asarray(t, jnp.float64) for t in times))
         return jax.tree.map(np.asarray, out)
 
 
