@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.errors import UserError, unknown
+from score_jax.models.blocks import shared
 from score_jax.models.embeddings import LabelEmbedding, no_class, sinusoidal
 from score_jax.models.initializers import drawn
 from score_jax.models.layers import halved, repeated
@@ -125,12 +126,11 @@ class ADM(nn.Module):
 
         def residual(h, features, name, resample=None):
             block = ResidualBlock(features, self.dropout, self.scale_shift, resample, name=name)
-            call = lambda block, h, embedding: block(h, embedding, train)
-            return (nn.remat(call) if self.remat else call)(block, h, embedding)
+            return shared(block, h, embedding, remat=self.remat, train=train)
 
         def attend(h, name):
             heads = h.shape[-1] // self.head_channels if self.head_channels else self.heads
-            return Attention(heads, name=name)(h)
+            return shared(Attention(heads, name=name), h)
 
         def block(h, features, way, level, i):
             h = residual(h, features, f"{way}_{level}_block_{i}")

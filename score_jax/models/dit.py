@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.errors import UserError
+from score_jax.models.blocks import shared
 from score_jax.models.embeddings import LabelEmbedding, no_class, sinusoidal
 from score_jax.models.initializers import drawn, fan_avg_uniform, zeros
 from score_jax.models.layers import dense
@@ -118,10 +119,9 @@ class DiT(nn.Module):
         h = dense(self.width, fan_avg_uniform, name="patches")(h)
         h = h + position_embedding(rows, columns, self.width).astype(x.dtype)
 
-        call = lambda block, h, condition: block(h, condition)
         for i in range(self.depth):
             block = Block(self.heads, self.mlp_ratio, name=f"block_{i}")
-            h = (nn.remat(call) if self.remat else call)(block, h, condition)
+            h = shared(block, h, condition, remat=self.remat)
 
         modulation = dense(2 * self.width, init=zeros, name="out_modulation")(nn.swish(condition))
         h = modulated(layer_norm("out_norm")(h), *jnp.split(modulation, 2, axis=-1))

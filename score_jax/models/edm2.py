@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.errors import UserError
+from score_jax.models.blocks import shared
 from score_jax.models.embeddings import forgotten, no_class
 from score_jax.models.initializers import drawn, zeros
 from score_jax.models.layers import halved, repeated
@@ -185,8 +186,7 @@ class EDM2(nn.Module):
         def block(name, h, features, way, resample="keep", attends=False):
             heads = features // self.head_channels if attends else 0
             module = Block(features, way, self.dropout, resample, heads, name=name)
-            call = lambda module, h, embedding: module(h, embedding, train)
-            return (nn.remat(call) if self.remat else call)(module, h, embedding)
+            return shared(module, h, embedding, remat=self.remat, train=train)
 
         h = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
         h = Linear(self.features, 3, name="in")(h)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from score_jax.errors import UserError, unknown
+from score_jax.models.blocks import shared
 from score_jax.models.embeddings import FourierFeatures, LabelEmbedding, no_class, sinusoidal
 from score_jax.models.initializers import fan_avg_uniform, zeros
 from score_jax.models.layers import (
@@ -80,11 +81,10 @@ class NCSNpp(nn.Module):
         def residual(h, features, name, resample=None):
             options = dict(resample=resample, fir=self.fir, rescale=self.rescale)
             block = ResidualBlock(features, self.dropout, name=name, **options)
-            call = lambda block, h, embedding: block(h, embedding, train)
-            return (nn.remat(call) if self.remat else call)(block, h, embedding)
+            return shared(block, h, embedding, remat=self.remat, train=train)
 
         def attend(h, name):
-            return Attention(rescale=self.rescale, name=name)(h)
+            return shared(Attention(rescale=self.rescale, name=name), h)
 
         def resample(h, way, name):
             if self.block == "biggan":

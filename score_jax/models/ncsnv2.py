@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from score_jax.errors import UserError
+from score_jax.models.blocks import shared
 from score_jax.models.refinenet import InstanceNorm, RefineBlock, ResidualBlock, check_code, conv
 
 DILATIONS = (2, 4)  # of the last two stages, which keep the resolution
@@ -46,8 +47,7 @@ class NCSNv2(nn.Module):
         only = jnp.zeros(x.shape[0], int)  # the one level of the norms
 
         def call(block, h):
-            run = lambda block, h: block(h, only)
-            return (nn.remat(run) if self.remat else run)(block, h)
+            return shared(block, h, only, remat=self.remat)
 
         h = conv(widths[0], name="begin")(x if self.centered else 2.0 * x - 1.0)
         stages = []

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.errors import UserError, unknown
+from score_jax.models.blocks import shared
 from score_jax.models.initializers import drawn, fan_in_uniform, zeros
 
 
@@ -218,8 +219,7 @@ class RefineNet(nn.Module):
         narrow, wide = self.features, 2 * self.features
 
         def call(block, h):
-            run = lambda block, h: block(h, c)
-            return (nn.remat(run) if self.remat else run)(block, h)
+            return shared(block, h, c, remat=self.remat)
 
         authors = self.code == "authors"
         norm: dict[str, Any] = dict(levels=self.levels, unbiased=authors)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from score_jax.errors import UserError, unknown
+from score_jax.models.blocks import shared
 from score_jax.models.embeddings import LabelEmbedding, no_class, sinusoidal
 from score_jax.models.initializers import zeros
 from score_jax.models.layers import Attention, Resample, ResidualBlock, conv, dense
@@ -65,12 +66,11 @@ class UNet(nn.Module):
 
         def residual(h, features, name):
             block = ResidualBlock(features, self.dropout, norm, name=name)
-            call = lambda block, h, embedding: block(h, embedding, train)
-            return (nn.remat(call) if self.remat else call)(block, h, embedding)
+            return shared(block, h, embedding, remat=self.remat, train=train)
 
         def attend(h, name):
             heads = h.shape[-1] // self.head_channels if self.head_channels else 1
-            return Attention(heads, norm, name=name)(h)
+            return shared(Attention(heads, norm, name=name), h)
 
         def resample(h, way, name):
             width = h.shape[-1] if self.resample_conv else None
